@@ -1,0 +1,40 @@
+"""Every setting of a run, checked before anything heavy is imported. This package imports no torch."""
+
+from toolkit.config.arithmetic import Batch, batch_arithmetic, world_size_from_environment
+from toolkit.config.losses import FIELD_PRESETS, LossOptions
+from toolkit.config.preprocess import Preprocess
+from toolkit.config.resolve import load, resolve, save
+from toolkit.config.schema import (
+    Augmentation,
+    Checkpoint,
+    Data,
+    EvalSet,
+    Evaluation,
+    Logging,
+    Optim,
+    Run,
+    Student,
+    Teacher,
+)
+
+__all__ = [
+    "FIELD_PRESETS",
+    "Augmentation",
+    "Batch",
+    "Checkpoint",
+    "Data",
+    "EvalSet",
+    "Evaluation",
+    "Logging",
+    "LossOptions",
+    "Optim",
+    "Preprocess",
+    "Run",
+    "Student",
+    "Teacher",
+    "batch_arithmetic",
+    "load",
+    "resolve",
+    "save",
+    "world_size_from_environment",
+]

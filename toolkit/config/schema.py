@@ -1,0 +1,195 @@
+"""The run config: method (what may change the result), speed (what may not), orchestration (where and when)."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from toolkit.config.losses import LossOptions
+
+
+@dataclass(frozen=True)
+class Student:
+    """The model that is trained."""
+
+    name: str = ""
+    """open_clip architecture, `timm/<name>`, or `package.module:function`."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Handed to the timm model or to your function."""
+    embed_dim: int | None = None
+    """Width of its embeddings; null: the teacher's."""
+    text_tower: bool = False
+    """Train a text tower too (paired losses); off: sentences go through the teacher's."""
+    tokenizer: str | None = None
+    """open_clip name or path of a sentencepiece .model; null: the model's own, else the teacher's."""
+    pretrained: str | None = None
+    """A `student.safetensors` (or its checkpoint folder) to start from."""
+    image_size: int | None = None
+    """Side in pixels; null: the model's own."""
+    grad_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The model that is imitated: frozen, with its own preprocessing and tokenizer."""
+
+    name: str = ""
+    """open_clip name, a checkpoint folder of this toolkit, or `package.module:function`; empty: no teacher."""
+    pretrained: str = ""
+    """open_clip tag, a weights file, or `random` (untrained weights, to try a set-up only)."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Handed to your function."""
+    tokenizer: str | None = None
+    """open_clip name or path of a sentencepiece .model; null: the model's own."""
+    image_size: int | None = None
+    """Side in pixels; null: the model's own."""
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """Its weights are cast once; auto follows `precision`."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The student's random view of a picture (the paper's: crop 0.08-1, flip)."""
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Area of RandomResizedCrop, as fractions; [1, 1] with ratio [1, 1] gives the plain view."""
+    crop_ratio: tuple[float, float] = (0.75, 1.3333333333333333)
+    """Width over height of the crop."""
+    flip_fraction: float = 0.5
+    """Share of pictures mirrored left to right."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the model sees. Images and texts are two unpaired streams; `pairs` is the one paired stream."""
+
+    images: str = ""
+    """Shards of images: a brace pattern, a folder, or several joined by `::`."""
+    texts: str = ""
+    """Shards of sentences, unrelated to the images."""
+    pairs: str = ""
+    """Shards of images with their captions, for losses that need pairs; instead of images and texts."""
+    global_batch_size: int = 12288
+    """Images per step over all ranks: what the losses see."""
+    text_batch_size: int | None = None
+    """Sentences per step over all ranks; null: the same number as images."""
+    batch_size_per_gpu: int | None = None
+    """Images per rank and micro-batch; null: global_batch_size / ranks."""
+    image_key: str = "jpg;jpeg;png;webp"
+    """Fields that may hold the picture, in order of preference."""
+    text_key: str = "txt"
+    """Field that holds the sentence (UTF-8)."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    teacher_view: Literal["plain", "same"] = "plain"
+    """Does the teacher see the plain picture (the paper) or the student's crop."""
+    shuffle_shards: int = 16
+    """Samples are shuffled inside windows of this many shards, shards over the whole set."""
+    max_skip_fraction: float = 0.1
+    """Undecodable or missing samples are replaced and counted; above this share the run stops."""
+    max_image_pixels: int = 89_478_485
+    """Larger pictures are skipped before they are decoded."""
+
+
+@dataclass(frozen=True)
+class Optim:
+    """AdamW with the paper's decay groups, linear warm-up, cosine at the absolute step down to a floor."""
+
+    lr: float = 8e-4
+    """Peak; reached at the end of warm-up, not scaled with the batch."""
+    warmup_lr: float = 4e-6
+    """Learning rate of step 0."""
+    min_lr: float = 4e-5
+    """Floor at the last step."""
+    warmup_steps: int = 12_992
+    weight_decay: float = 0.05
+    """Not on 1-D tensors, biases and position or token embeddings."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    gradient_clipping: float = 0.0
+    """Norm to clip at; 0: no clipping (the paper)."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """sgd (no momentum) shows wrong gradient scales that AdamW hides: for tests."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """When to save and what to keep."""
+
+    every_steps: int = 1000
+    """0: only at the end."""
+    keep_last: int = 3
+    """Older ones are removed, except the best."""
+
+
+@dataclass(frozen=True)
+class Logging:
+    """What is written while training."""
+
+    every_steps: int = 50
+    tensorboard: bool = True
+    wandb_project: str | None = None
+    """Set to log to Weights & Biases too (needs the `wandb` extra)."""
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """One labelled or paired set of shards to judge on."""
+
+    shards: str = ""
+    kind: Literal["classification", "retrieval"] = "classification"
+    """classification: image + `cls`; retrieval: image + caption."""
+    classes: str = ""
+    """JSON with `classnames`, `templates` and optional `groups` {name: [class numbers]}."""
+    max_samples: int | None = None
+    """Judge on the first so many; null: all."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Zero-shot, retrieval and agreement, during training and at its end."""
+
+    every_steps: int = 0
+    """0: only at the end."""
+    batch_size: int = 256
+    """Images per rank and forward."""
+    sets: dict[str, EvalSet] = field(default_factory=dict)
+    best: str = ""
+    """Metric that picks the best checkpoint, such as `scenes_top1`; empty: none is kept for being best."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run. First method, then speed, then orchestration."""
+
+    # --- method: what may change the result
+    student: Student = field(default_factory=Student)
+    teacher: Teacher = field(default_factory=Teacher)
+    losses: dict[str, LossOptions] = field(default_factory=dict)
+    """Terms by name; `losses.<name>.weight=0` switches one off."""
+    data: Data = field(default_factory=Data)
+    optim: Optim = field(default_factory=Optim)
+    steps: int = 324_800
+    seed: int = 0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """bf16: autocast over fp32 parameters; losses are computed in fp32 either way."""
+
+    # --- speed: must leave the loss curve alone
+    deepspeed: str = "ds_configs/zero1.json"
+    """Speed and memory settings of DeepSpeed: a path, or the name of a shipped file."""
+    compile: bool = False
+    """torch.compile the student's towers."""
+    workers: int = 4
+    """Data processes per rank; 0: in the training process."""
+
+    # --- orchestration: where and when
+    out_dir: str = ""
+    stop_at_step: int | None = None
+    """End this launch after that many steps, with a checkpoint; the schedule still spans `steps`."""
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    logging: Logging = field(default_factory=Logging)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    dry_run: bool = False
+    """Print the resolved config and the batch in words, then stop (also `--dry-run`)."""
+
+
+METHOD_KEYS = ("student", "teacher", "losses", "data", "optim", "seed", "precision")
+"""Sections that must agree when a run is resumed (`steps` may grow, the rest may change freely)."""

@@ -1,0 +1,1 @@
+"""Shards, the two unpaired streams, decoding and tokenising."""

@@ -1,0 +1,67 @@
+"""From bytes of a picture to the views that the student and the teacher see, as uint8."""
+
+import io
+from collections.abc import Callable
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import functional as F
+
+from toolkit.config import Augmentation, Preprocess
+
+View = Callable[[Image.Image], UInt8[Tensor, "3 h w"]]
+
+
+class BadSample(Exception):
+    """A sample that cannot be used; its first argument is the reason it is counted under."""
+
+
+def decode_image(data: bytes, max_pixels: int) -> Image.Image:
+    """RGB picture; raises BadSample("undecodable" or "too_many_pixels") instead of trusting the bytes."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > max_pixels:
+            raise BadSample("too_many_pixels")
+        return image.convert("RGB")
+    except BadSample:
+        raise
+    except Exception as error:  # PIL raises many kinds on hostile bytes: all of them are one bad sample
+        raise BadSample("undecodable") from error
+
+
+def plain_view(image: Image.Image, preprocess: Preprocess) -> UInt8[Tensor, "3 h w"]:
+    """A model's own evaluation view, without the normalisation (which happens on the device)."""
+    side = preprocess.image_size
+    how = InterpolationMode(preprocess.interpolation)
+    if preprocess.resize_mode == "squash":
+        image = F.resize(image, [side, side], how)
+    elif preprocess.resize_mode == "longest":
+        factor = side / max(image.size)
+        image = F.resize(image, [max(1, round(image.height * factor)), max(1, round(image.width * factor))], how)
+        image = F.center_crop(image, [side, side])
+    elif min(image.size) != side or image.width != image.height:
+        image = F.center_crop(F.resize(image, side, how), [side, side])
+    return F.pil_to_tensor(image)
+
+
+def random_view(image: Image.Image, preprocess: Preprocess, augmentation: Augmentation) -> UInt8[Tensor, "3 h w"]:
+    """RandomResizedCrop and flip, drawn from torch's current generator.
+
+    As in DIME-FM: pictures larger than 256 are first brought to a short side of 256 (bicubic, in proportion for other
+    sizes than 224), the crop is bilinear.
+    """
+    side = preprocess.image_size
+    short = round(side * 256 / 224)
+    if min(image.size) > short:
+        image = F.resize(image, short, InterpolationMode.BICUBIC)
+    top, left, height, width = RandomResizedCrop.get_params(
+        image, list(augmentation.crop_scale), list(augmentation.crop_ratio)
+    )
+    if (top, left, height, width) != (0, 0, side, side) or image.size != (side, side):
+        image = F.resized_crop(image, top, left, height, width, [side, side], InterpolationMode.BILINEAR)
+    if float(torch.rand(())) < augmentation.flip_fraction:
+        image = F.hflip(image)
+    return F.pil_to_tensor(image)

@@ -1,0 +1,171 @@
+"""WebDataset shards on disk: writing them, listing them, and reading one sample without reading the others."""
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import braceexpand
+import numpy as np
+from webdataset.tariterators import base_plus_ext
+from webdataset.writer import TarWriter
+
+from toolkit.errors import DataError
+
+INDEX_NAME = "index.json"
+
+
+def write_shards(folder: Path, samples: Iterable[dict[str, Any]], samples_per_shard: int = 1000) -> Path:
+    """Write `00000.tar`, `00001.tar`, ... and their index into `folder`; the same samples give the same bytes.
+
+    A sample is `{"__key__": "000001", "png": bytes, "txt": str, "cls": int}`, fields as WebDataset encodes them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    writer: TarWriter | None = None
+    names: list[str] = []
+    for position, sample in enumerate(samples):
+        if position % samples_per_shard == 0:
+            if writer is not None:
+                writer.close()
+            names.append(f"{len(names):05d}.tar")
+            writer = TarWriter(str(folder / names[-1]), user="", group="", mtime=0)
+        assert writer is not None
+        writer.write({name: str(value) if isinstance(value, int) else value for name, value in sample.items()})
+    if writer is not None:
+        writer.close()
+    write_index(folder, {name: scan_shard(folder / name).count for name in names})
+    return folder
+
+
+def write_index(folder: Path, counts: dict[str, int]) -> None:
+    """Write `index.json`: name, bytes and samples of each shard; bytes tell later whether a shard has changed."""
+    shards = [{"name": n, "bytes": (folder / n).stat().st_size, "samples": c} for n, c in sorted(counts.items())]
+    aside = folder / f".{INDEX_NAME}.{os.getpid()}"
+    aside.write_text(json.dumps({"version": 1, "shards": shards}, indent=1) + "\n")
+    aside.replace(folder / INDEX_NAME)
+
+
+def expand_shards(pattern: str, *, asked_by: str) -> list[Path]:
+    """Paths of a brace pattern (`a/{00000..00042}.tar`), a folder, or several of these separated by `::`.
+
+    `asked_by` is the config path, for the message. Raises DataError when the pattern is empty or a file is missing.
+    """
+    if not pattern:
+        raise DataError(f"{asked_by} is not set; give the shards, for example {asked_by}='shards/{{00000..01023}}.tar'")
+    paths: list[Path] = []
+    for part in pattern.split("::"):
+        if Path(part).is_dir():
+            paths.extend(sorted(Path(part).glob("*.tar")))
+            if not paths:
+                raise DataError(f"{asked_by}={part}: the folder holds no .tar file; write shards into it or correct the path")
+        else:
+            paths.extend(Path(p) for p in braceexpand.braceexpand(part))
+    missing = [str(p) for p in paths if not p.is_file()]
+    if missing:
+        raise DataError(
+            f"{asked_by}={pattern}: {len(missing)} of {len(paths)} shards do not exist, the first is {missing[0]}; "
+            "correct the pattern or make the shards"
+        )
+    return paths
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Where each sample of one tar lies: `keys[k]`, and per field the byte offset and size (size -1: field absent)."""
+
+    path: Path
+    keys: tuple[str, ...]
+    extensions: tuple[str, ...]
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """Samples in the shard, whatever fields they have."""
+        return len(self.keys)
+
+    @cached_property
+    def column_of(self) -> dict[str, int]:
+        """Column of each extension in `offsets` and `sizes`."""
+        return {extension: column for column, extension in enumerate(self.extensions)}
+
+    def extension_of(self, row: int, wanted: Sequence[str]) -> str | None:
+        """The first of the wanted extensions that sample `row` has, or None."""
+        for extension in wanted:
+            column = self.column_of.get(extension)
+            if column is not None and self.sizes[row, column] >= 0:
+                return extension
+        return None
+
+    def lacking(self, wanted: Sequence[str]) -> int:
+        """How many samples have none of the wanted extensions."""
+        columns = [self.column_of[e] for e in wanted if e in self.column_of]
+        return int((self.sizes[:, columns] < 0).all(axis=1).sum()) if columns else self.count
+
+    def read(self, row: int, extension: str) -> bytes:
+        """The bytes of one field of one sample: one positioned read, nothing before it is touched."""
+        column = self.column_of[extension]
+        with open(self.path, "rb") as file:
+            file.seek(int(self.offsets[row, column]))
+            return file.read(int(self.sizes[row, column]))
+
+
+def scan_shard(path: Path) -> Shard:
+    """Walk the tar headers of a shard and note where its samples lie; members that are not plain files are ignored.
+
+    Grouping is WebDataset's: consecutive members with one base name are a sample. Raises DataError when the file is no
+    plain tar, is cut short, or holds the same field of a sample twice.
+    """
+    keys: list[str] = []
+    rows: list[dict[str, tuple[int, int]]] = []
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                base, extension = base_plus_ext(member.name)
+                if not member.isreg() or member.issparse() or not base:
+                    continue
+                if not keys or keys[-1] != base:
+                    keys.append(base)
+                    rows.append({})
+                if extension in rows[-1]:
+                    raise DataError(f"{path}: sample {base} has the field {extension!r} twice; rewrite the shard")
+                rows[-1][extension.lower()] = (member.offset_data, member.size)
+    except (tarfile.TarError, EOFError) as error:
+        raise DataError(f"{path} is not a readable, uncompressed tar ({error}); copy or write it again") from error
+    end = max((offset + size for row in rows for offset, size in row.values()), default=0)
+    if end > path.stat().st_size:
+        raise DataError(f"{path} is cut short: it has {path.stat().st_size} bytes and needs {end}; copy it again")
+    extensions = tuple(sorted({extension for row in rows for extension in row}))
+    places = np.full((len(rows), len(extensions), 2), -1, dtype=np.int64)
+    for k, row in enumerate(rows):
+        for extension, place in row.items():
+            places[k, extensions.index(extension)] = place
+    return Shard(path, tuple(keys), extensions, places[..., 0], places[..., 1])
+
+
+def count_samples(paths: Sequence[Path]) -> list[int]:
+    """Samples per shard, from the `index.json` beside them where its byte size still holds, else by scanning.
+
+    Raises DataError for an empty shard.
+    """
+    known: dict[Path, dict[str, Any]] = {}
+    for folder in {path.parent for path in paths}:
+        index = folder / INDEX_NAME
+        if index.is_file():
+            try:
+                known.update({folder / entry["name"]: entry for entry in json.load(io.BytesIO(index.read_bytes()))["shards"]})
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{index} is not an index of shards ({error}); delete it, it is made anew") from error
+    counts = []
+    for path in paths:
+        entry = known.get(path)
+        fresh = entry is not None and entry["bytes"] == path.stat().st_size
+        counts.append(int(entry["samples"]) if entry is not None and fresh else scan_shard(path).count)
+        if counts[-1] == 0:
+            raise DataError(f"{path} holds no samples; remove it from the pattern or write it again")
+    return counts

@@ -1,0 +1,189 @@
+"""Unpaired streams of images and of sentences (or one of pairs): endless, exact once per pass, resumable at any step."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from toolkit.data.images import BadSample
+from toolkit.data.plan import Plan
+from toolkit.data.shards import Shard, count_samples, scan_shard
+from toolkit.errors import DataError
+
+ATTEMPTS = 100
+"""Bad samples in a row after which a stream gives up."""
+OPEN_SHARDS = 64
+"""Shards whose table of contents a worker keeps."""
+
+
+@dataclass
+class Field:
+    """One thing to take from a sample: the extensions that may hold it, and what to make of its bytes."""
+
+    extensions: Sequence[str]
+    read: Any
+    """bytes -> dict of tensors; raises BadSample(reason)."""
+
+
+@dataclass
+class StreamBatch:
+    """Tensors of this rank's rows, where they came from, and what had to be replaced."""
+
+    tensors: dict[str, Tensor]
+    keys: list[str]
+    """`shard.tar:key` per row."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Bad samples met while this batch was put together, by reason."""
+
+    def pin_memory(self) -> "StreamBatch":
+        """Called by the DataLoader: page-locked copies, for asynchronous transfer to the GPU."""
+        return StreamBatch({name: tensor.pin_memory() for name, tensor in self.tensors.items()}, self.keys, self.skipped)
+
+
+class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
+    """The sample at a position of an endless stream, decoded; the same bytes and crop whoever asks and how often."""
+
+    def __init__(
+        self, name: str, paths: Sequence[Path], fields: Sequence[Field], *, seed: int, window_shards: int, max_skip_fraction: float
+    ) -> None:
+        """`name` is the config path of the shards, for messages; indexing is by position, from 0 without end."""
+        self.name, self.paths, self.fields, self.seed = name, list(paths), list(fields), seed
+        self.counts = count_samples(self.paths)
+        self.plan = Plan(self.counts, seed, window_shards)
+        self.max_skip_fraction = max_skip_fraction
+        self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_uncached)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Workers open shards themselves."""
+        return {name: value for name, value in self.__dict__.items() if name != "_open"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore with an empty table of open shards."""
+        self.__dict__.update(state)
+        self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_uncached)
+
+    def __len__(self) -> int:
+        """Samples in one pass."""
+        return self.plan.total
+
+    def __getitem__(self, position: int) -> tuple[dict[str, Tensor], str, Counter[str]]:
+        """Decoded tensors, origin, and the reasons of the bad samples that were replaced on the way.
+
+        Raises DataError after 100 bad samples in a row.
+        """
+        skipped: Counter[str] = Counter()
+        place = self.plan.place(position)
+        for attempt in range(1, ATTEMPTS + 1):
+            shard = self._open(place.shard)
+            try:
+                return self._decode(shard, place.row, position), f"{shard.path.name}:{shard.keys[place.row]}", skipped
+            except BadSample as bad:
+                skipped[str(bad.args[0])] += 1
+            place = self.plan.substitute(position, attempt)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+        raise DataError(f"{self.name}: {ATTEMPTS} bad samples in a row near {self.paths[place.shard]} ({reasons}); check the shards")
+
+    def _decode(self, shard: Shard, row: int, position: int) -> dict[str, Tensor]:
+        """All fields of one sample, with torch's generator seeded by (seed, position) for its augmentation."""
+        tensors: dict[str, Tensor] = {}
+        seed = int(np.random.SeedSequence([self.seed, 3, position]).generate_state(1, np.uint64)[0] >> 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for wanted in self.fields:
+                extension = shard.extension_of(row, wanted.extensions)
+                if extension is None:
+                    raise BadSample(f"no_{wanted.extensions[0]}")
+                tensors.update(wanted.read(shard.read(row, extension)))
+        return tensors
+
+    def _open_uncached(self, number: int) -> Shard:
+        """Table of contents of a shard; raises DataError when too many of its samples lack a wanted field."""
+        shard = scan_shard(self.paths[number])
+        for wanted in self.fields:
+            lacking = shard.lacking(wanted.extensions)
+            if lacking > self.max_skip_fraction * shard.count:
+                kinds = "' or '".join(wanted.extensions)
+                found = ", ".join(shard.extensions) or "nothing"
+                raise DataError(
+                    f"{shard.path}: {lacking} of {shard.count} samples had no '{kinds}' (found: {found}; limit "
+                    f"{self.max_skip_fraction:.0%}); set data.image_key or data.text_key, or raise data.max_skip_fraction"
+                )
+        if shard.count != self.counts[number]:
+            raise DataError(f"{shard.path} holds {shard.count} samples, its index says {self.counts[number]}; delete the index.json")
+        return shard
+
+
+class RankRows(Sampler[list[int]]):
+    """Positions of this rank's rows, one list per step, from a given step on, without end."""
+
+    def __init__(self, global_batch: int, rank: int, world: int, first_step: int) -> None:
+        """`global_batch` divides by `world`."""
+        self.global_batch, self.rank, self.world, self.first_step = global_batch, rank, world, first_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Step t, rank r: positions t * batch + r * rows ... + rows."""
+        rows = self.global_batch // self.world
+        step = self.first_step
+        while True:
+            start = step * self.global_batch + self.rank * rows
+            yield list(range(start, start + rows))
+            step += 1
+
+
+def collate(samples: list[tuple[dict[str, Tensor], str, Counter[str]]]) -> StreamBatch:
+    """Stack the samples of one rank and step."""
+    tensors = {name: torch.stack([sample[0][name] for sample in samples]) for name in samples[0][0]}
+    skipped: Counter[str] = Counter()
+    for sample in samples:
+        skipped.update(sample[2])
+    return StreamBatch(tensors, [sample[1] for sample in samples], skipped)
+
+
+def one_thread(_: int) -> None:
+    """A data worker uses one thread: ranks x workers of them share the machine."""
+    torch.set_num_threads(1)
+
+
+def batches(
+    stream: ShardStream, global_batch: int, *, rank: int, world: int, first_step: int, workers: int
+) -> Iterator[StreamBatch]:
+    """This rank's batches from `first_step` on, prefetched by `workers` processes (0: none)."""
+    loader = DataLoader(
+        stream,
+        batch_sampler=RankRows(global_batch, rank, world, first_step),
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=one_thread,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        multiprocessing_context="forkserver" if workers else None,
+    )
+    return iter(loader)
+
+
+class SkipLimit:
+    """Counts replaced samples of a stream and stops the run when their share is too large."""
+
+    def __init__(self, name: str, max_fraction: float) -> None:
+        """`name` is the config path of the shards."""
+        self.name, self.max_fraction = name, max_fraction
+        self.seen = 0
+        self.skipped: Counter[str] = Counter()
+
+    def add(self, batch: StreamBatch) -> None:
+        """Count a batch; raises DataError once more than the allowed share of at least 100 samples was bad."""
+        self.seen += len(batch.keys) + batch.skipped.total()
+        self.skipped.update(batch.skipped)
+        if self.skipped.total() > self.max_fraction * max(self.seen, 100):
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common())
+            raise DataError(
+                f"{self.name}: {self.skipped.total()} of {self.seen} samples were bad ({reasons}), more than "
+                f"data.max_skip_fraction ({self.max_fraction}); mend the shards or raise the limit"
+            )

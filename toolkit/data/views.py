@@ -1,0 +1,58 @@
+"""bytes -> the views of a picture that a run needs; picklable, for data workers."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from toolkit.config import Augmentation, Preprocess
+from toolkit.data.images import decode_image, plain_view, random_view
+
+
+@dataclass
+class TrainingViews:
+    """`student_images` (random view) and, with a teacher, `teacher_images` (plain, or the same crop at its size)."""
+
+    student: Preprocess
+    teacher: Preprocess | None
+    augmentation: Augmentation
+    teacher_view: str
+    max_pixels: int
+
+    def __call__(self, data: bytes) -> dict[str, Tensor]:
+        """uint8 tensors [3, h, w]."""
+        image = decode_image(data, self.max_pixels)
+        if self.teacher is not None and self.teacher_view == "same":
+            largest = max(self.student, self.teacher, key=lambda p: p.image_size)
+            crop = random_view(image, largest, self.augmentation)
+            return {
+                "student_images": resized(crop, self.student.image_size),
+                "teacher_images": resized(crop, self.teacher.image_size),
+            }
+        views = {"student_images": random_view(image, self.student, self.augmentation)}
+        if self.teacher is not None:
+            views["teacher_images"] = plain_view(image, self.teacher)
+        return views
+
+
+@dataclass
+class PlainViews:
+    """Evaluation views, one per model: `{name}_images`."""
+
+    models: dict[str, Preprocess]
+    max_pixels: int
+
+    def __call__(self, data: bytes) -> dict[str, Tensor]:
+        """uint8 tensors [3, h, w]; models with the same preprocessing share one tensor."""
+        image = decode_image(data, self.max_pixels)
+        made: dict[Preprocess, Tensor] = {}
+        for preprocess in self.models.values():
+            if preprocess not in made:
+                made[preprocess] = plain_view(image, preprocess)
+        return {f"{name}_images": made[preprocess] for name, preprocess in self.models.items()}
+
+
+def resized(crop: Tensor, side: int) -> Tensor:
+    """A square view at another side, antialiased."""
+    from torchvision.transforms import functional as F
+
+    return crop if crop.shape[-1] == side else F.resize(crop, [side, side], antialias=True)

@@ -1,0 +1,107 @@
+"""Unit-norm embeddings of one rank, and `Exchange`, the one place where features cross ranks."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def unit(features: Float[Tensor, "b e"]) -> Float[Tensor, "b e"]:
+    """Rows divided by their norm, in fp32 or wider; a zero row stays zero instead of becoming NaN."""
+    wide = features if features.dtype == torch.float64 else features.float()
+    return F.normalize(wide, dim=-1)
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """This rank's rows of one model: `image` [b, e], `text` [m, e], normalised on construction.
+
+    `logit_scale` is already exponentiated. In unpaired runs row i of `image` has nothing to do with row i of `text`.
+    """
+
+    image: Float[Tensor, "b e"] | None = None
+    text: Float[Tensor, "m e"] | None = None
+    logit_scale: Tensor | None = None
+    logit_bias: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Bring both to unit norm, whatever the model returned."""
+        for name in ("image", "text"):
+            features = getattr(self, name)
+            if features is not None:
+                object.__setattr__(self, name, unit(features))
+
+
+class Exchange(Protocol):
+    """How a loss reaches the rows of other ranks; all ranks hold the same number of rows.
+
+    With it a loss computes the mean over its own rows against the columns of all ranks. Then the mean over ranks of the
+    values is the global-batch value, and the mean over ranks of parameter gradients is its gradient.
+    """
+
+    rank: int
+    world: int
+
+    def gather(self, x: Float[Tensor, "b e"]) -> Float[Tensor, "n e"]:
+        """Rows of all ranks in rank order; the backward pass sums the gradients that all ranks have for a row."""
+        ...
+
+
+class Local:
+    """One rank: the identity."""
+
+    rank = 0
+    world = 1
+
+    def gather(self, x: Float[Tensor, "b e"]) -> Float[Tensor, "b e"]:
+        """The rows themselves."""
+        return x
+
+
+LOCAL = Local()
+
+
+class AllGather(torch.autograd.Function):
+    """All-gather forward, reduce-scatter(SUM) backward: exact under the ordinary gradient mean over ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """[b, e] on each rank -> [world * b, e] on every rank."""
+        x = x.contiguous()
+        out = x.new_empty(dist.get_world_size() * x.shape[0], *x.shape[1:])
+        dist.all_gather_into_tensor(out, x)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        """Sum over ranks of the gradient for this rank's rows."""
+        grad = grads[0].contiguous()
+        out = grad.new_empty(grad.shape[0] // dist.get_world_size(), *grad.shape[1:])
+        dist.reduce_scatter_tensor(out, grad, op=dist.ReduceOp.SUM)
+        return out
+
+
+class Collective:
+    """Exchange over the default process group. One instance serves one step: each tensor crosses the wire once."""
+
+    def __init__(self) -> None:
+        """Needs an initialised process group."""
+        self.rank = dist.get_rank()
+        self.world = dist.get_world_size()
+        self._gathered: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def gather(self, x: Float[Tensor, "b e"]) -> Float[Tensor, "n e"]:
+        """See Exchange; several terms that ask for one tensor share its gather."""
+        if id(x) not in self._gathered:
+            self._gathered[id(x)] = (x, AllGather.apply(x))  # x is kept so that its id is not reused
+        return self._gathered[id(x)][1]
+
+
+def step_exchange() -> Exchange:
+    """The exchange of one step: over the process group if there is one with several ranks, else local."""
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return Collective() if several else LOCAL

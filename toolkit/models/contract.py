@@ -1,0 +1,93 @@
+"""What a model must offer, and the check that says what is missing."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from toolkit.config import Preprocess
+from toolkit.errors import ConfigError
+
+
+@dataclass
+class Model:
+    """A network and what belongs to it: how it wants pictures and words."""
+
+    module: nn.Module
+    """Has `encode_image(images [b, 3, h, w]) -> [b, e]` and perhaps `encode_text(tokens [b, l]) -> [b, e]`."""
+    preprocess: Preprocess
+    name: str
+    embed_dim: int
+    tokenizer: str | None = None
+    """open_clip name or path of a sentencepiece model; None: it has no text side."""
+    context_length: int = 77
+
+    @property
+    def image_params(self) -> int:
+        """Parameters of the image tower (`visual` where the module names it so, else all)."""
+        return count_parameters(getattr(self.module, "visual", self.module))
+
+    @property
+    def text_params(self) -> int:
+        """Everything that is not the image tower."""
+        return count_parameters(self.module) - self.image_params
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Numbers in all parameters; counts ZeRO-3 partitioned ones whole."""
+    return sum(int(getattr(p, "ds_numel", p.numel())) for p in module.parameters())
+
+
+def normalise(images: UInt8[Tensor, "b 3 h w"], preprocess: Preprocess) -> Float[Tensor, "b 3 h w"]:
+    """Bytes to the model's mean and standard deviation, in fp32, on the images' device."""
+    mean = torch.tensor(preprocess.mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocess.std, device=images.device).view(1, 3, 1, 1)
+    return (images.float() / 255 - mean) / std
+
+
+def scalar_parameters(module: nn.Module) -> list[str]:
+    """Names of 0-d parameters: deepspeed 0.19.8 cannot start with one, in any ZeRO stage."""
+    return [name for name, parameter in module.named_parameters() if parameter.dim() == 0]
+
+
+def check_model(module: nn.Module, preprocess: Preprocess, *, asked_by: str, text_tower: bool) -> int:
+    """Push two fake pictures through and return the embedding width.
+
+    `asked_by` is the setting that named the model, such as `student.name=my_models:small`. Raises ConfigError saying
+    which method, shape or dtype is wrong.
+    """
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"{asked_by} gave a {type(module).__name__}; it must return a torch.nn.Module")
+    for method in ["encode_image", *(["encode_text"] if text_tower else [])]:
+        if not callable(getattr(module, method, None)):
+            hint = " (if its forward already returns embeddings, add encode_image = forward to the class)"
+            raise ConfigError(f"{asked_by} has no method {method}{hint if method == 'encode_image' else ''}")
+    if names := scalar_parameters(module):
+        raise ConfigError(
+            f"{asked_by} has 0-d parameters ({', '.join(names)}), with which DeepSpeed cannot start; "
+            "give them the shape (1,), for example nn.Parameter(torch.ones(1) * value)"
+        )
+    side = preprocess.image_size
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            found = module.encode_image(torch.zeros(2, 3, side, side))
+    except Exception as error:
+        first_line = (str(error).splitlines() or [""])[0]
+        raise ConfigError(
+            f"{asked_by}: encode_image failed on a float32 tensor of shape [2, 3, {side}, {side}]: "
+            f"{type(error).__name__}: {first_line}"
+        ) from error
+    finally:
+        module.train(was_training)
+    if not isinstance(found, Tensor):
+        raise ConfigError(f"{asked_by}: encode_image must return a tensor [b, e], it returned {type(found).__name__}")
+    if found.dim() != 2 or len(found) != 2:
+        raise ConfigError(
+            f"{asked_by}: encode_image must return [b, e], for 2 pictures it returned {list(found.shape)}; pool and flatten"
+        )
+    if not found.is_floating_point() or not bool(found.isfinite().all()):
+        raise ConfigError(f"{asked_by}: encode_image must return finite floats, it returned {found.dtype} with {found[0, :3]}")
+    return int(found.shape[1])

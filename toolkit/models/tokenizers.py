@@ -1,0 +1,69 @@
+"""Sentences to tokens: open_clip's tokenizers, or a sentencepiece vocabulary."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import sentencepiece
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from toolkit.errors import ConfigError
+
+Tokenizer = Callable[[Sequence[str]], Int[Tensor, "b l"]]
+
+
+class SentencePieceTokenizer:
+    """A sentencepiece vocabulary: pieces, then the end token, padded with the pad id (0 in vocabularies made here)."""
+
+    def __init__(self, path: str, context_length: int) -> None:
+        """`path` of a .model file; sentences longer than `context_length` - 1 pieces are cut, the end token stays."""
+        self.path = path
+        self.context_length = context_length
+        self.processor = sentencepiece.SentencePieceProcessor(model_file=path)
+
+    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "b l"]:
+        """Token ids, int64."""
+        pad = max(self.processor.pad_id(), 0)
+        tokens = torch.full((len(texts), self.context_length), pad, dtype=torch.int64)
+        for row, pieces in enumerate(self.processor.encode(list(texts))):
+            kept = [*pieces[: self.context_length - 1], self.processor.eos_id()]
+            tokens[row, : len(kept)] = torch.tensor(kept)
+        return tokens
+
+
+class OpenClipTokenizer:
+    """open_clip's tokenizer of a model name; what pickles is the name."""
+
+    def __init__(self, name: str, context_length: int) -> None:
+        """Raises ConfigError when the tokenizer cannot be made (a Hugging Face one without its package or network)."""
+        import open_clip
+
+        self.name, self.context_length = name, context_length
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                self._tokenize = open_clip.get_tokenizer(name, context_length=context_length)
+            except Exception as error:
+                raise ConfigError(
+                    f"the tokenizer of {name} could not be made ({type(error).__name__}: {str(error).splitlines()[0]}); "
+                    "install what it asks for, or give the path of a sentencepiece .model as teacher.tokenizer"
+                ) from error
+
+    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "b l"]:
+        """Token ids, int64."""
+        return torch.as_tensor(self._tokenize(list(texts)))
+
+    def __reduce__(self) -> tuple[type["OpenClipTokenizer"], tuple[str, int]]:
+        """Workers make their own."""
+        return type(self), (self.name, self.context_length)
+
+
+def build_tokenizer(name: str, context_length: int) -> Tokenizer:
+    """A tokenizer from an open_clip model name or the path of a sentencepiece `.model`."""
+    if name.endswith(".model"):
+        if not Path(name).is_file():
+            raise ConfigError(f"tokenizer {name} does not exist; correct the path or train one with sentencepiece")
+        return SentencePieceTokenizer(name, context_length)
+    return OpenClipTokenizer(name, context_length)

@@ -1,0 +1,161 @@
+"""Curves as inline SVG that takes its colours from the page, so that one drawing serves light and dark."""
+
+import io
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from toolkit.report.run_files import Points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK = {"#010203": "var(--muted)", "#010204": "var(--rule)", "#010205": "var(--student)", "#010206": "var(--teacher)"}
+"""Colours that matplotlib writes -> what stands in the page."""
+TEXT, RULE, STUDENT, TEACHER = INK
+LOG_FROM_RANGE = 20
+"""A positive series whose largest value is more than this times its smallest gets a logarithmic axis."""
+MOST_POINTS = 240
+"""Longer series are drawn as the mean of consecutive points with a band from the smallest to the largest."""
+SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "font.size": 11,
+    "text.parse_math": False,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": TEXT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-4, 5),
+    "axes.formatter.use_mathtext": False,
+    "axes.unicode_minus": True,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": TEXT,
+    "ytick.labelcolor": TEXT,
+    "grid.color": RULE,
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A curve with its words; `alt` says what a reader who cannot see it would miss."""
+
+    title: str
+    remark: str
+    alt: str
+    svg: Markup
+
+
+def draw(name: str, title: str, points: Points, *, teacher: float | None = None, zero: bool = False,
+         unit: str = "", log: bool = True) -> Plot:  # fmt: skip
+    """One series over steps. `name` makes the ids unique in the page; `teacher` is a dashed line across.
+
+    `zero` starts the axis at 0; `log` allows a logarithmic axis (taken when the range asks for it).
+    """
+    finite = [(step, value) for step, value in points if math.isfinite(value)]
+    logarithmic = log and not zero and _wide([value for _, value in finite])
+    remarks = [] if not finite else [f"{_short(finite[-1][1])}{unit} at step {finite[-1][0]:,}"]
+    if teacher is not None:
+        remarks.append(f"teacher {_short(teacher)}{unit} (dashed)")
+    if logarithmic:
+        remarks.append("logarithmic")
+    lost = len(points) - len(finite)
+    if lost:
+        remarks.append(f"{lost} non-finite value{'s' if lost > 1 else ''} not drawn")
+    alt = f"{title}: {_journey(finite, unit)}" + (f"; teacher {_short(teacher)}{unit}" if teacher is not None else "")
+    return Plot(title, ", ".join(remarks), alt, _svg(name, finite, teacher, zero, logarithmic))
+
+
+def _journey(finite: Points, unit: str) -> str:
+    if not finite:
+        return "no finite value"
+    (first_step, first), (last_step, last) = finite[0], finite[-1]
+    low, high = min(value for _, value in finite), max(value for _, value in finite)
+    return (
+        f"{_short(first)}{unit} at step {first_step}, {_short(last)}{unit} at step {last_step}, "
+        f"between {_short(low)} and {_short(high)}"
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _wide(values: list[float]) -> bool:
+    return len(values) > 1 and min(values) > 0 and max(values) > LOG_FROM_RANGE * min(values)
+
+
+def _bin_size(finite: Points) -> int:
+    return math.ceil(len(finite) / MOST_POINTS)
+
+
+def _svg(name: str, finite: Points, teacher: float | None, zero: bool, logarithmic: bool) -> Markup:
+    import matplotlib  # half a second: only when something is drawn
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(4.7, 2.7), dpi=72, layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        _curve(axes, finite)
+        if teacher is not None:
+            axes.axhline(teacher, color=TEACHER, linestyle=(0, (5, 3)), linewidth=1.8)
+        _axis(axes, zero, logarithmic)
+        target = io.StringIO()
+        figure.savefig(target, format="svg", transparent=True)
+    return Markup(_for_page(target.getvalue(), name))  # no text of the run is drawn, only numbers
+
+
+def _curve(axes: "Axes", finite: Points) -> None:
+    size = _bin_size(finite) if finite else 1
+    bins = [finite[start : start + size] for start in range(0, len(finite), size)]
+    steps = [sum(step for step, _ in part) / len(part) for part in bins]
+    means = [sum(value for _, value in part) / len(part) for part in bins]
+    if size > 1:
+        lows, highs = ([pick(value for _, value in part) for part in bins] for pick in (min, max))
+        axes.fill_between(steps, lows, highs, color=STUDENT, alpha=0.2, linewidth=0)
+    marker: dict[str, Any] = {"marker": "o", "markersize": 4.5} if len(bins) <= 25 else {}
+    axes.plot(steps, means, color=STUDENT, linewidth=1.8, **marker)
+
+
+def _axis(axes: "Axes", zero: bool, logarithmic: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+    axes.set_xlabel("step")
+    axes.grid(axis="y", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    if logarithmic:
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        subs = (1.0, 2.0, 5.0) if high < 300 * low else (1.0,)
+        axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=7))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        return
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    if zero:
+        axes.set_ylim(bottom=0)
+
+
+def _for_page(svg: str, name: str) -> str:
+    """The bare <svg> without what names hosts (prolog, metadata, namespaces), with its own ids and the page's font."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", svg)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'<svg([^>]*?) width="[^"]*"', r"<svg\1", svg, count=1)
+    svg = re.sub(r'<svg([^>]*?) height="[^"]*"', r"<svg\1", svg, count=1)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    for drawn, wanted in INK.items():
+        svg = svg.replace(drawn, wanted)
+    return re.sub(r">\s+<", "><", svg).replace("<svg", '<svg aria-hidden="true"', 1)
