@@ -112,6 +112,15 @@ def gather_rows(rows: Tensor) -> Tensor:
     return out
 
 
+def gather_strings(values: list[str]) -> list[str]:
+    """Lists of all ranks, joined in rank order."""
+    if world() == 1:
+        return values
+    lists: list[list[str]] = [[] for _ in range(world())]
+    dist.all_gather_object(lists, values)
+    return [value for part in lists for value in part]
+
+
 def average_buffers(module: nn.Module) -> None:
     """Give every rank the mean of all floating-point buffers (BatchNorm statistics drift apart; nobody else syncs them)."""
     if world() == 1:

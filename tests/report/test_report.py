@@ -177,6 +177,14 @@ def test_names_from_outside_are_escaped_everywhere(run: Path) -> None:
     assert HOSTILE in text
 
 
+def test_half_a_surrogate_pair_and_nan_do_not_stop_the_report(run: Path) -> None:
+    (run / "run.json").write_text('{"command": "caf\\ud83d"}')
+    (run / "evaluation.json").write_text(json.dumps(evaluation() | {"seconds": math.nan}))
+    _, text = page_of(run)
+    assert "caf?" in text
+    assert json.loads((run / "report.json").read_text())["seconds"] is None
+
+
 def test_a_torn_last_line_is_left_out_and_said(run: Path) -> None:
     (run / "metrics.jsonl").write_text(metrics(40) + '{"step": 41, "train/lo')
     _, text = page_of(run)

@@ -3,8 +3,9 @@
 from toolkit.config.arithmetic import Batch, batch_arithmetic, world_size_from_environment
 from toolkit.config.losses import FIELD_PRESETS, LossOptions
 from toolkit.config.preprocess import Preprocess
-from toolkit.config.resolve import load, resolve, save
+from toolkit.config.resolve import load, resolve, save, to_yaml
 from toolkit.config.schema import (
+    METHOD_KEYS,
     Augmentation,
     Checkpoint,
     Data,
@@ -19,6 +20,7 @@ from toolkit.config.schema import (
 
 __all__ = [
     "FIELD_PRESETS",
+    "METHOD_KEYS",
     "Augmentation",
     "Batch",
     "Checkpoint",
@@ -36,5 +38,6 @@ __all__ = [
     "load",
     "resolve",
     "save",
+    "to_yaml",
     "world_size_from_environment",
 ]

@@ -98,8 +98,8 @@ def from_function(
         own.setdefault("embed_dim", embed_dim)
     try:
         module = function(**own)
-    except TypeError as error:
-        raise ConfigError(f"{asked_by}={name} could not be called with {own}: {error}") from error
+    except Exception as error:
+        raise ConfigError(f"{asked_by}={name} could not be called with {own}: {type(error).__name__}: {error}") from error
     default = Preprocess()
     size = image_size or getattr(module, "image_size", None) or default.image_size
     preprocess = Preprocess(

@@ -53,7 +53,7 @@ def write_report(run: Path) -> Path:
 
 def _write(path: Path, text: str) -> Path:
     aside = path.with_name(f"{path.name}.tmp")  # a reader never meets half a page
-    aside.write_text(text, encoding="utf-8")
+    aside.write_text(text, encoding="utf-8", errors="replace")  # a sentence may hold half a surrogate pair
     os.replace(aside, path)
     return path
 

@@ -98,7 +98,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], str]:
 
 def _read_json(path: Path, kind: type, what: str) -> Any:
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes(), parse_constant=lambda _: None)  # NaN is not a result
     except ValueError as error:
         raise DataError(f"{path.name} is not readable JSON ({error})") from error
     if not isinstance(value, kind):

@@ -1,0 +1,97 @@
+"""The streams of a run from its `data` section."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit import config
+from toolkit.config import Batch, Preprocess
+from toolkit.data.shards import expand_shards
+from toolkit.data.streams import Field, ShardStream, SkipLimit, StreamBatch, batches
+from toolkit.data.texts import TokenReader
+from toolkit.data.views import TrainingViews
+from toolkit.errors import DataError
+
+
+@dataclass
+class Source:
+    """A stream with its global batch size and its count of bad samples."""
+
+    stream: ShardStream
+    global_batch: int
+    limit: SkipLimit
+
+    def facts(self) -> dict[str, int]:
+        """Shards and samples, for the start of a run."""
+        return {"shards": len(self.stream.paths), "samples": len(self.stream)}
+
+
+def build_sources(
+    data: config.Data,
+    batch: Batch,
+    *,
+    student: Preprocess,
+    teacher: Preprocess | None,
+    tokenizers: dict[str, Any],
+    seed: int,
+) -> dict[str, Source]:
+    """`{"images": ..., "texts": ...}`, or `{"pairs": ...}`; without tokenizers (no loss reads sentences) no texts.
+
+    `tokenizers` are by the name of the tensor they make. Raises DataError for shards that are missing or empty.
+    """
+    views = TrainingViews(student, teacher, data.augmentation, data.teacher_view, data.max_image_pixels)
+    image = Field(data.image_key.split(";"), views)
+    text = Field(data.text_key.split(";"), TokenReader(tokenizers))
+    if data.pairs:
+        wanted = {"pairs": (data.pairs, [image, text] if tokenizers else [image], batch.global_images)}
+    else:
+        wanted = {"images": (data.images, [image], batch.global_images)}
+        if tokenizers:
+            wanted["texts"] = (data.texts, [text], batch.global_texts)
+    sources = {}
+    for number, (name, (pattern, fields, global_batch)) in enumerate(wanted.items()):
+        key = f"data.{name}"
+        stream = ShardStream(
+            key,
+            expand_shards(pattern, asked_by=key),
+            fields,
+            seed=2 * seed + number,
+            window_shards=data.shuffle_shards,
+            max_skip_fraction=data.max_skip_fraction,
+        )
+        if len(stream) < global_batch:
+            raise DataError(
+                f"{key}={pattern} holds {len(stream)} samples, fewer than one global batch ({global_batch}), so a batch would "
+                "hold the same sample twice; lower data.global_batch_size or data.text_batch_size, or add shards"
+            )
+        sources[name] = Source(stream, global_batch, SkipLimit(key, data.max_skip_fraction))
+    return sources
+
+
+class Streams:
+    """All sources in step: one dictionary of batches per training step, from any step on."""
+
+    def __init__(self, sources: dict[str, Source], *, rank: int, world: int, first_step: int, workers: int) -> None:
+        """Position of every stream is `step * global batch`."""
+        self.sources = sources
+        self._iterators: dict[str, Iterator[StreamBatch]] = {
+            name: batches(
+                source.stream, source.global_batch, rank=rank, world=world, first_step=first_step, workers=workers
+            )
+            for name, source in sources.items()
+        }
+
+    def next(self) -> dict[str, StreamBatch]:
+        """This rank's batches of the next step; raises DataError when too many samples are bad."""
+        found = {name: next(iterator) for name, iterator in self._iterators.items()}
+        for name, batch in found.items():
+            self.sources[name].limit.add(batch)
+        return found
+
+    def skipped(self) -> dict[str, int]:
+        """Replaced samples of this rank so far, by reason."""
+        totals: dict[str, int] = {}
+        for source in self.sources.values():
+            for reason, count in source.limit.skipped.items():
+                totals[reason] = totals.get(reason, 0) + count
+        return totals

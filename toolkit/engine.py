@@ -1,0 +1,87 @@
+"""Builds the DeepSpeed engine: who owns which setting, parameter groups, and the engine's traps kept out of sight."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import deepspeed
+import torch
+from torch import nn
+
+from toolkit.config import Batch, Optim, Run
+from toolkit.config.ds_config import load_ds_config
+
+NO_DECAY = ("relative_position_bias_table", "absolute_pos_embed", "positional_embedding", "token_embedding")
+
+
+def full_ds_config(run: Run, batch: Batch) -> dict[str, Any]:
+    """The ds_config with what the run decides filled in."""
+    content = load_ds_config(run.deepspeed)
+    content |= {
+        "train_micro_batch_size_per_gpu": batch.images_per_rank,
+        "gradient_accumulation_steps": batch.grad_accum_steps,
+        "managed_gradient_accumulation": False,  # one or several backwards, then one step(): right in every stage
+        "gradient_clipping": run.optim.gradient_clipping,  # always written: DeepSpeed's default became 1.0
+    }
+    if run.precision == "bf16":
+        # Autocast over fp32 parameters. "bf16" would round parameters, and takes a wrong first Adam step in stage 0.
+        content["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    return content
+
+
+def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups, decayed and not.
+
+    Not decayed, as in DIME-FM: 1-D tensors, biases, position tables and embeddings, token embeddings.
+    """
+    decayed, free = [], []
+    for name, parameter in named:
+        if parameter.requires_grad:
+            dims = len(getattr(parameter, "ds_shape", parameter.shape))
+            kept = dims <= 1 or name.endswith(".bias") or any(part in name for part in NO_DECAY)
+            (free if kept else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
+    """Fused AdamW, or plain SGD for tests of gradient scale."""
+    groups = parameter_groups(module.named_parameters(), optim.weight_decay)
+    if optim.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=optim.lr)
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
+
+
+def build_engine(run: Run, distiller: nn.Module, batch: Batch, device: torch.device) -> Any:
+    """`deepspeed.initialize` on the whole trainable module; the process group must exist."""
+    content = full_ds_config(run, batch)
+    distiller.to(device)
+    engine, *_ = deepspeed.initialize(
+        model=distiller, optimizer=build_optimizer(distiller, run.optim), config=content, dist_init_required=False
+    )
+    return engine
+
+
+def set_lr(engine: Any, lr: float) -> None:
+    """Our own step counter drives the rate: DeepSpeed's scheduler falls behind on skipped steps."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = lr
+
+
+def optimizer_step(engine: Any, loss: torch.Tensor) -> None:
+    """One backward over the global batch and one update."""
+    engine.backward(loss, scale_wrt_gas=False)
+    engine.step()
+
+
+def gathered_state(engine: Any, module: nn.Module) -> dict[str, torch.Tensor]:
+    """Whole fp32 state of a part of the wrapped module, on the CPU of every rank; a collective in ZeRO-3."""
+    parameters = list(module.parameters())
+    with deepspeed.zero.GatheredParameters(parameters, enabled=engine.zero_optimization_stage() == 3):
+        return {name: value.detach().float().cpu().clone() if value.is_floating_point() else value.detach().cpu().clone() for name, value in module.state_dict().items()}
+
+
+def deepspeed_version() -> str:
+    """Version in use, for the facts at the start of a run."""
+    return str(deepspeed.__version__)
+
+

@@ -1,0 +1,67 @@
+"""One fake batch forward and backward before real data, so that memory, compile and shape errors show in the first minute."""
+
+import torch
+from torch import Tensor
+
+from toolkit.config import Batch, Run
+from toolkit.distiller import Distiller
+from toolkit.embeddings import Embeddings
+from toolkit.errors import ConfigError
+from toolkit.models import Model, Teacher
+
+
+def try_fake_batch(distiller: Distiller, student: Model, teacher: Teacher | None, run: Run, batch: Batch, device: torch.device) -> list[str]:
+    """Run it at full size, on the bare module; returns the names of parameters that the losses do not reach.
+
+    Those are frozen: they would feel weight decay and nothing else. Buffers (BatchNorm) and gradients are left as they
+    were. Raises ConfigError when memory does not suffice.
+    """
+    buffers = {name: buffer.clone() for name, buffer in distiller.named_buffers()}
+    try:
+        tensors = fake_tensors(student, teacher, run, batch, device)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bf16"):
+            loss, _ = distiller(tensors, teacher=teacher_embeddings(teacher, tensors))
+        loss.backward()
+    except torch.cuda.OutOfMemoryError as error:
+        raise ConfigError(
+            f"{batch.images_per_rank} images per rank do not fit into the GPU ({str(error).splitlines()[0]}); lower "
+            "data.global_batch_size, use more GPUs, or set student.grad_checkpointing=true"
+        ) from error
+    frozen = []
+    for name, parameter in distiller.named_parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            parameter.requires_grad_(False)
+            frozen.append(name)
+        parameter.grad = None
+    for name, buffer in distiller.named_buffers():
+        buffer.copy_(buffers[name])
+    return frozen
+
+
+def fake_tensors(student: Model, teacher: Teacher | None, run: Run, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """Tensors of the shapes a real batch of this rank will have."""
+    def pictures(side: int) -> Tensor:
+        return torch.randint(0, 256, (batch.images_per_rank, 3, side, side), dtype=torch.uint8, device=device)
+
+    def tokens(length: int) -> Tensor:
+        rows = batch.images_per_rank if run.data.pairs else batch.texts_per_rank
+        return torch.ones(rows, length, dtype=torch.int64, device=device)
+
+    tensors = {"student_images": pictures(student.preprocess.image_size)}
+    if run.student.text_tower:
+        tensors["student_tokens"] = tokens(student.context_length)
+    if teacher is not None:
+        tensors["teacher_images"] = pictures(teacher.preprocess.image_size)
+        if teacher.tokenizer_name is not None:
+            tensors["teacher_tokens"] = tokens(teacher.context_length)
+    return tensors
+
+
+def teacher_embeddings(teacher: Teacher | None, tensors: dict[str, Tensor]) -> Embeddings | None:
+    """What the teacher makes of a batch's `teacher_images` and `teacher_tokens`."""
+    if teacher is None:
+        return None
+    return Embeddings(
+        image=teacher.encode_image(tensors["teacher_images"]) if "teacher_images" in tensors else None,
+        text=teacher.encode_text(tensors["teacher_tokens"]) if "teacher_tokens" in tensors else None,
+    )

@@ -1,0 +1,192 @@
+"""The one training loop. Read it downwards; the losses are in toolkit/losses, the wrapped module in toolkit/distiller.py."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from toolkit import checkpoint, distributed, facts
+from toolkit.checkpoint import Progress
+from toolkit.config import Run, batch_arithmetic, world_size_from_environment
+from toolkit.data.build import Streams, build_sources
+from toolkit.distiller import Distiller
+from toolkit.errors import ConfigError
+from toolkit.engine import build_engine, optimizer_step, set_lr
+from toolkit.evaluate import Harness, StudentEncoder, flat_metrics
+from toolkit.first_batch import teacher_embeddings, try_fake_batch
+from toolkit.losses import build_losses
+from toolkit.meter import Meter
+from toolkit.metrics import Metrics
+from toolkit.models import Model, Teacher, build_student, build_teacher, build_tokenizer
+from toolkit.models.student import sync_batchnorm
+from toolkit.report import write_report
+from toolkit.schedules import lr_at
+
+
+def train(run: Run) -> dict[str, Any]:
+    """Distil: build, resume if there is something to resume, step, evaluate, report.
+
+    Every rank calls it; all return the final evaluation (empty when stopped before the last step).
+    """
+    batch = batch_arithmetic(run, world_size_from_environment())
+    distributed.init()
+    facts.check_same_run(run)
+    device = distributed.device()
+
+    # Models: the same seed on every rank, so that all students start equal.
+    distributed.seed_everything(run.seed)
+    teacher = build_teacher(run.teacher, run.precision, device) if run.teacher.name else None
+    student = build_student(run.student, teacher)
+    student.module = sync_batchnorm(student.module, batch.world_size)
+    distiller = Distiller(student.module, build_losses(run.losses), student.preprocess, text_tower=run.student.text_tower, compile=run.compile)
+    harness = Harness(run.evaluation)
+    distiller.to(device)
+    frozen = try_fake_batch(distiller, student, teacher, run, batch, device)
+    if frozen:
+        distributed.say(f"frozen, because no loss reaches them: {len(frozen)} tensors, the first is {frozen[0]}")
+
+    # Data: found and counted before the engine is built, so that a missing shard shows at once.
+    sources = build_sources(
+        run.data, batch, student=student.preprocess, teacher=teacher and teacher.preprocess,
+        tokenizers=tokenizers(run, student, teacher), seed=run.seed,
+    )  # fmt: skip
+    start = facts.write_facts(run, batch, student, teacher, {name: source.facts() for name, source in sources.items()})
+    distributed.say(facts.in_words(run, start))
+
+    # Engine, and the newest complete checkpoint if there is one.
+    engine = build_engine(run, distiller, batch, device)
+    torch.manual_seed(run.seed * 100_003 + distributed.rank())
+    progress = checkpoint.resume(engine, student, run)
+    last = min(run.steps, run.stop_at_step or run.steps)
+    encoder = StudentEncoder(student, engine, device, text_tower=run.student.text_tower, teacher=teacher) if run.evaluation.sets else None
+    if progress.step < last:
+        loop(run, engine, student, teacher, Streams(
+            sources, rank=distributed.rank(), world=distributed.world(), first_step=progress.step, workers=run.workers
+        ), progress, last, harness, encoder, device)  # fmt: skip
+    if last < run.steps:
+        distributed.say(f"stopped at step {last} of {run.steps} as stop_at_step says; the same command without it goes on")
+        return {}
+    return finish(run, engine, student, teacher, progress, harness, encoder, device)
+
+
+def loop(
+    run: Run, engine: Any, student: Model, teacher: Teacher | None, streams: Streams, progress: Progress,
+    last: int, harness: Harness, encoder: StudentEncoder | None, device: torch.device,
+) -> None:  # fmt: skip
+    """From `progress.step` to `last`; leaves a checkpoint at `last`."""
+    metrics = Metrics(run, progress.step) if distributed.is_main() else None
+    meter = Meter(run, streams.sources, progress)
+    engine.train()
+    while progress.step < last:
+        # The next batch of each stream, and what the teacher makes of it.
+        with meter.waiting():
+            found = streams.next()
+        tensors = {name: tensor.to(device, non_blocking=True) for part in found.values() for name, tensor in part.tensors.items()}
+        target = teacher_embeddings(teacher, tensors)
+
+        # Forward over the global batch, backward, one update.
+        set_lr(engine, lr_at(progress.step, run.optim, run.steps))
+        loss, terms = engine(tensors, teacher=target)
+        meter.check_finite(loss, terms, progress.step)
+        optimizer_step(engine, loss)
+        progress.step += 1
+        meter.add(loss, terms)
+
+        # What people see.
+        if progress.step % run.logging.every_steps == 0 or progress.step == last:
+            values = meter.read(engine, progress.step, streams.skipped())
+            if metrics is not None:
+                metrics.log(progress.step, values)
+                metrics.show(progress.step, values)
+
+        # Judge the student on the way, and keep it if it is the best so far.
+        is_best = False
+        if encoder and run.evaluation.every_steps and progress.step % run.evaluation.every_steps == 0:
+            with meter.paused():
+                is_best = evaluate_on_the_way(run, engine, progress, harness, encoder, teacher, metrics)
+        due = run.checkpoint.every_steps and progress.step % run.checkpoint.every_steps == 0
+        if due or is_best or progress.step == last:
+            with meter.paused():
+                progress.seconds = meter.seconds()
+                checkpoint.save(engine, student, run, progress)
+                if distributed.is_main():
+                    checkpoint.prune(Path(run.out_dir), run.checkpoint.keep_last, progress.best_step)
+    if metrics is not None:
+        metrics.close()
+
+
+def evaluate_on_the_way(
+    run: Run, engine: Any, progress: Progress, harness: Harness, encoder: StudentEncoder, teacher: Teacher | None, metrics: Metrics | None
+) -> bool:  # fmt: skip
+    """Log the student's metrics; True if `evaluation.best` improved."""
+    engine.eval()
+    distributed.average_buffers(engine.module)
+    sets = harness.judge({**({"teacher": teacher} if teacher is not None else {}), "student": encoder})
+    engine.train()
+    found = flat_metrics(sets, "student")
+    if metrics is not None:
+        metrics.log(progress.step, {f"eval/{name}": value for name, value in found.items()})
+        metrics.write(f"step {progress.step} " + " ".join(f"{name} {value:.2f}" for name, value in found.items()))
+    best = run.evaluation.best
+    if not best:
+        return False
+    if best not in found:
+        raise ConfigError(f"evaluation.best={best} is not measured; known here: {', '.join(found)}")
+    if progress.best is not None and found[best] <= progress.best:
+        return False
+    progress.best, progress.best_step = found[best], progress.step
+    return True
+
+
+def finish(
+    run: Run, engine: Any, student: Model, teacher: Teacher | None, progress: Progress, harness: Harness,
+    encoder: StudentEncoder | None, device: torch.device,
+) -> dict[str, Any]:  # fmt: skip
+    """Judge teacher, student and the untrained student alike; write evaluation.json, samples.json and the report."""
+    result: dict[str, Any] = {"units": "percent", "seconds": round(progress.seconds, 1), "sets": {}}
+    samples: list[dict[str, Any]] = []
+    if encoder is not None:
+        engine.eval()
+        distributed.seed_everything(run.seed)
+        fresh = build_student(run.student, teacher)
+        bare = Distiller(fresh.module, build_losses(run.losses), fresh.preprocess, text_tower=run.student.text_tower).to(device).eval()
+        models: dict[str, Any] = {"teacher": teacher} if teacher is not None else {}
+        models["student"] = encoder
+        models["untrained"] = StudentEncoder(fresh, bare, device, text_tower=run.student.text_tower, teacher=teacher)
+        result["sets"] = harness.judge(models)
+        samples = harness.samples({who: model for who, model in models.items() if who != "untrained"})
+    if distributed.is_main():
+        folder = Path(run.out_dir)
+        (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
+        (folder / "samples.json").write_text(json.dumps(samples) + "\n")
+        page = write_report(folder)
+        print(f"{table(result['sets'])}\nreport: {page}", flush=True)
+    distributed.barrier()
+    return result
+
+
+def tokenizers(run: Run, student: Model, teacher: Teacher | None) -> dict[str, Any]:
+    """Tokenizers of the tensors that the losses of this run need, by tensor name."""
+    found: dict[str, Any] = {}
+    if run.student.text_tower:
+        assert student.tokenizer is not None
+        found["student_tokens"] = build_tokenizer(student.tokenizer, student.context_length)
+    reads_text = any(term.weight and (term.kind == "vl" or getattr(term, "mode", "") == "both") for term in run.losses.values())
+    if teacher is not None and reads_text:
+        found["teacher_tokens"] = teacher.tokenizer()
+    if run.data.texts and not found:
+        distributed.say("data.texts is set and no loss with a weight reads sentences: they are not loaded")
+    return found
+
+
+def table(sets: dict[str, Any]) -> str:
+    """The result as text: one block per set, one line per model."""
+    lines = []
+    for name, found in sets.items():
+        keys = list(dict.fromkeys(key for row in found["rows"].values() for key in row))
+        lines.append(f"{name} ({found['samples']:,} samples{', ' + str(found['classes']) + ' classes' if 'classes' in found else ''})")
+        lines.append(" " * 12 + "".join(f"{key:>20}" for key in keys))
+        for who, row in found["rows"].items():
+            lines.append(f"{who:<12}" + "".join(f"{row[key]:>20.2f}" if key in row else f"{'-':>20}" for key in keys))
+    return "\n".join(lines)
