@@ -141,7 +141,9 @@ def resume(engine: Any, model: Model, run: Run) -> Progress:
     check_same_student(found, model)
     loaded, _ = engine.load_checkpoint(str(found), tag=TAG)
     if loaded is None:
-        raise CheckpointError(f"{found}: DeepSpeed found nothing to load; remove this folder to go on from an older one")
+        raise CheckpointError(
+            f"{found}: DeepSpeed found nothing to load; remove this folder to go on from an older one"
+        )
     restore_rng(load_file(found / f"rng_{distributed.rank():05d}.safetensors"))
     distributed.say(f"resumed {found} at step {state['step']}")
     return Progress(**{name: state[name] for name in vars(Progress())})
@@ -150,7 +152,10 @@ def resume(engine: Any, model: Model, run: Run) -> Progress:
 def check_same_student(folder: Path, model: Model) -> None:
     """Raise CheckpointError when the weights in `folder` are of another student."""
     saved = {name: list(value.shape) for name, value in load_file(folder / WEIGHTS_NAME).items()}
-    own = {name: list(getattr(value, "ds_shape", value.shape)) for name, value in model.module.state_dict(keep_vars=True).items()}
+    own = {
+        name: list(getattr(value, "ds_shape", value.shape))
+        for name, value in model.module.state_dict(keep_vars=True).items()
+    }
     if saved != own:
         wrong = [name for name in {**saved, **own} if saved.get(name) != own.get(name)]
         raise CheckpointError(

@@ -77,7 +77,10 @@ def gathered_state(engine: Any, module: nn.Module) -> dict[str, torch.Tensor]:
     """Whole fp32 state of a part of the wrapped module, on the CPU of every rank; a collective in ZeRO-3."""
     parameters = list(module.parameters())
     with deepspeed.zero.GatheredParameters(parameters, enabled=engine.zero_optimization_stage() == 3):
-        return {name: value.detach().float().cpu().clone() if value.is_floating_point() else value.detach().cpu().clone() for name, value in module.state_dict().items()}
+        return {
+            name: value.detach().float().cpu().clone() if value.is_floating_point() else value.detach().cpu().clone()
+            for name, value in module.state_dict().items()
+        }
 
 
 def deepspeed_version() -> str:
@@ -85,3 +88,8 @@ def deepspeed_version() -> str:
     return str(deepspeed.__version__)
 
 
+def build_cpu_operator() -> None:
+    """Compile (once per machine and torch version) what DeepSpeed loads when ranks run on CPUs."""
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+    ShareMemCommBuilder().load(verbose=False)

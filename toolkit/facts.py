@@ -34,7 +34,9 @@ def check_same_run(run: Run) -> None:
         )
 
 
-def write_facts(run: Run, batch: Batch, student: Model, teacher: Teacher | None, data: dict[str, Any]) -> dict[str, Any]:
+def write_facts(
+    run: Run, batch: Batch, student: Model, teacher: Teacher | None, data: dict[str, Any]
+) -> dict[str, Any]:
     """Write `config.yaml` and `run.json` (rank 0) and return the facts."""
     folder = Path(run.out_dir)
     commit, dirty = git_state()
@@ -67,12 +69,16 @@ def write_facts(run: Run, batch: Batch, student: Model, teacher: Teacher | None,
 
 def in_words(run: Run, facts: dict[str, Any]) -> str:
     """The facts as lines for the log."""
-    lines = [f"out_dir {run.out_dir}; git {facts['git_commit'] or 'none'}{' (dirty)' if facts['git_dirty'] else ''}; {facts['device']}"]
+    lines = [
+        f"out_dir {run.out_dir}; git {facts['git_commit'] or 'none'}{' (dirty)' if facts['git_dirty'] else ''}; {facts['device']}"
+    ]
     lines.append("versions: " + ", ".join(f"{name} {number}" for name, number in facts["versions"].items()))
     lines.append(facts["batch"])
     for who in ("student", "teacher"):
         if facts[who]:
-            lines.append(f"{who} {facts[who]['name']}: {facts[who]['image_params']:,} image and {facts[who]['text_params']:,} text parameters")
+            lines.append(
+                f"{who} {facts[who]['name']}: {facts[who]['image_params']:,} image and {facts[who]['text_params']:,} text parameters"
+            )
     for name, found in facts["data"].items():
         lines.append(f"{name}: {found['samples']:,} samples in {found['shards']} shards")
     return "\n".join(lines)
@@ -97,8 +103,12 @@ def version_of(package: str) -> str | None:
 def git_state() -> tuple[str | None, bool | None]:
     """Commit of the working directory's repository and whether it has changes; None outside a repository."""
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=30, check=True).stdout
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        status = subprocess.run(
+            ["git", "status", "--porcelain"], capture_output=True, text=True, timeout=30, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None, None
     return commit, bool(status.strip())

@@ -10,7 +10,9 @@ from toolkit.errors import ConfigError
 from toolkit.models import Model, Teacher
 
 
-def try_fake_batch(distiller: Distiller, student: Model, teacher: Teacher | None, run: Run, batch: Batch, device: torch.device) -> list[str]:
+def try_fake_batch(
+    distiller: Distiller, student: Model, teacher: Teacher | None, run: Run, batch: Batch, device: torch.device
+) -> list[str]:
     """Run it at full size, on the bare module; returns the names of parameters that the losses do not reach.
 
     Those are frozen: they would feel weight decay and nothing else. Buffers (BatchNorm) and gradients are left as they
@@ -38,8 +40,11 @@ def try_fake_batch(distiller: Distiller, student: Model, teacher: Teacher | None
     return frozen
 
 
-def fake_tensors(student: Model, teacher: Teacher | None, run: Run, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+def fake_tensors(
+    student: Model, teacher: Teacher | None, run: Run, batch: Batch, device: torch.device
+) -> dict[str, Tensor]:
     """Tensors of the shapes a real batch of this rank will have."""
+
     def pictures(side: int) -> Tensor:
         return torch.randint(0, 256, (batch.images_per_rank, 3, side, side), dtype=torch.uint8, device=device)
 

@@ -17,7 +17,9 @@ def start(defaults: Run, overrides: Sequence[str]) -> dict[str, Any]:
     load_ds_config(run.deepspeed)
     batch = config.batch_arithmetic(run, config.world_size_from_environment())
     if run.dry_run:
-        print(f"{config.to_yaml(run)}\n{batch.in_words()}\n{run.steps:,} steps see {batch.global_images * run.steps:,} images")
+        print(
+            f"{config.to_yaml(run)}\n{batch.in_words()}\n{run.steps:,} steps see {batch.global_images * run.steps:,} images"
+        )
         return {}
     from toolkit.train import train
 

@@ -74,13 +74,20 @@ class Meter:
         """Means over the steps since the last call and over ranks; a collective."""
         assert self.sums is not None
         reasons = distributed.broadcast_object(sorted({*self.base, *distributed_keys(skipped)}))
-        numbers = [*self.sums.double().cpu().tolist(), self.waited, *(float(skipped.get(reason, 0)) for reason in reasons)]
+        numbers = [
+            *self.sums.double().cpu().tolist(),
+            self.waited,
+            *(float(skipped.get(reason, 0)) for reason in reasons),
+        ]
         summed = distributed.reduce_sum(torch.tensor(numbers, dtype=torch.float64, device=self.sums.device)).tolist()
         world = distributed.world()
         means = [value / self.steps / world for value in summed[: 1 + len(self.names)]]
         now = time.monotonic()
         elapsed = max(now - self.marked - (self.pause - self.pause_at_mark), 1e-9)
-        values = {"train/loss": means[0], **{f"train/loss_{name}": mean for name, mean in zip(self.names, means[1:], strict=True)}}
+        values = {
+            "train/loss": means[0],
+            **{f"train/loss_{name}": mean for name, mean in zip(self.names, means[1:], strict=True)},
+        }
         values["optim/lr"] = lr_at(step - 1, self.run.optim, self.run.steps)
         norm = engine.get_global_grad_norm()
         if norm is not None:

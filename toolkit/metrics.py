@@ -32,12 +32,16 @@ class Metrics:
             self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=first_step + 1)
         self._wandb = start_wandb(run)
         last = min(run.steps, run.stop_at_step or run.steps)
-        self._bar = tqdm(total=last, initial=first_step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        self._bar = tqdm(
+            total=last, initial=first_step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
+        )
         self._last = last
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Write scalars after update number `step` (1-based count of updates done)."""
-        self._file.write(json.dumps({"step": step, **{k: v if math.isfinite(v) else None for k, v in values.items()}}) + "\n")
+        self._file.write(
+            json.dumps({"step": step, **{k: v if math.isfinite(v) else None for k, v in values.items()}}) + "\n"
+        )
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
@@ -46,7 +50,9 @@ class Metrics:
 
     def show(self, step: int, values: dict[str, float]) -> None:
         """Move the bar, or print a line where there is no terminal."""
-        terms = " ".join(f"{k.removeprefix('train/loss_')} {v:.4f}" for k, v in values.items() if k.startswith("train/loss_"))
+        terms = " ".join(
+            f"{k.removeprefix('train/loss_')} {v:.4f}" for k, v in values.items() if k.startswith("train/loss_")
+        )
         wait = values.get("data/wait_fraction", 0.0)
         speed = values.get("speed/images_per_second", 0.0)
         done = step - self.first_step

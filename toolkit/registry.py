@@ -37,5 +37,7 @@ def load_callable(path: str, *, asked_by: str) -> Callable[..., Any]:
     found = getattr(module, attribute, None)
     if not callable(found):
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise ConfigError(f"{asked_by}={path}: {module_name} has no function {attribute!r}{did_you_mean(attribute, names)}")
+        raise ConfigError(
+            f"{asked_by}={path}: {module_name} has no function {attribute!r}{did_you_mean(attribute, names)}"
+        )
     return found

@@ -11,9 +11,10 @@ from toolkit.checkpoint import Progress
 from toolkit.config import Run, batch_arithmetic, world_size_from_environment
 from toolkit.data.build import Streams, build_sources
 from toolkit.distiller import Distiller
-from toolkit.errors import ConfigError
 from toolkit.engine import build_engine, optimizer_step, set_lr
+from toolkit.errors import ConfigError
 from toolkit.evaluate import Harness, StudentEncoder, flat_metrics
+from toolkit.evaluate.table import as_text
 from toolkit.first_batch import teacher_embeddings, try_fake_batch
 from toolkit.losses import build_losses
 from toolkit.meter import Meter
@@ -39,7 +40,13 @@ def train(run: Run) -> dict[str, Any]:
     teacher = build_teacher(run.teacher, run.precision, device) if run.teacher.name else None
     student = build_student(run.student, teacher)
     student.module = sync_batchnorm(student.module, batch.world_size)
-    distiller = Distiller(student.module, build_losses(run.losses), student.preprocess, text_tower=run.student.text_tower, compile=run.compile)
+    distiller = Distiller(
+        student.module,
+        build_losses(run.losses),
+        student.preprocess,
+        text_tower=run.student.text_tower,
+        compile=run.compile,
+    )
     harness = Harness(run.evaluation)
     distiller.to(device)
     frozen = try_fake_batch(distiller, student, teacher, run, batch, device)
@@ -59,13 +66,19 @@ def train(run: Run) -> dict[str, Any]:
     torch.manual_seed(run.seed * 100_003 + distributed.rank())
     progress = checkpoint.resume(engine, student, run)
     last = min(run.steps, run.stop_at_step or run.steps)
-    encoder = StudentEncoder(student, engine, device, text_tower=run.student.text_tower, teacher=teacher) if run.evaluation.sets else None
+    encoder = (
+        StudentEncoder(student, engine, device, text_tower=run.student.text_tower, teacher=teacher)
+        if run.evaluation.sets
+        else None
+    )
     if progress.step < last:
         loop(run, engine, student, teacher, Streams(
             sources, rank=distributed.rank(), world=distributed.world(), first_step=progress.step, workers=run.workers
         ), progress, last, harness, encoder, device)  # fmt: skip
     if last < run.steps:
-        distributed.say(f"stopped at step {last} of {run.steps} as stop_at_step says; the same command without it goes on")
+        distributed.say(
+            f"stopped at step {last} of {run.steps} as stop_at_step says; the same command without it goes on"
+        )
         return {}
     return finish(run, engine, student, teacher, progress, harness, encoder, device)
 
@@ -82,7 +95,11 @@ def loop(
         # The next batch of each stream, and what the teacher makes of it.
         with meter.waiting():
             found = streams.next()
-        tensors = {name: tensor.to(device, non_blocking=True) for part in found.values() for name, tensor in part.tensors.items()}
+        tensors = {
+            name: tensor.to(device, non_blocking=True)
+            for part in found.values()
+            for name, tensor in part.tensors.items()
+        }
         target = teacher_embeddings(teacher, tensors)
 
         # Forward over the global batch, backward, one update.
@@ -150,7 +167,11 @@ def finish(
         engine.eval()
         distributed.seed_everything(run.seed)
         fresh = build_student(run.student, teacher)
-        bare = Distiller(fresh.module, build_losses(run.losses), fresh.preprocess, text_tower=run.student.text_tower).to(device).eval()
+        bare = (
+            Distiller(fresh.module, build_losses(run.losses), fresh.preprocess, text_tower=run.student.text_tower)
+            .to(device)
+            .eval()
+        )
         models: dict[str, Any] = {"teacher": teacher} if teacher is not None else {}
         models["student"] = encoder
         models["untrained"] = StudentEncoder(fresh, bare, device, text_tower=run.student.text_tower, teacher=teacher)
@@ -161,7 +182,7 @@ def finish(
         (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
         (folder / "samples.json").write_text(json.dumps(samples) + "\n")
         page = write_report(folder)
-        print(f"{table(result['sets'])}\nreport: {page}", flush=True)
+        print(f"{as_text(result['sets'])}\nreport: {page}", flush=True)
     distributed.barrier()
     return result
 
@@ -172,21 +193,11 @@ def tokenizers(run: Run, student: Model, teacher: Teacher | None) -> dict[str, A
     if run.student.text_tower:
         assert student.tokenizer is not None
         found["student_tokens"] = build_tokenizer(student.tokenizer, student.context_length)
-    reads_text = any(term.weight and (term.kind == "vl" or getattr(term, "mode", "") == "both") for term in run.losses.values())
+    reads_text = any(
+        term.weight and (term.kind == "vl" or getattr(term, "mode", "") == "both") for term in run.losses.values()
+    )
     if teacher is not None and reads_text:
         found["teacher_tokens"] = teacher.tokenizer()
     if run.data.texts and not found:
         distributed.say("data.texts is set and no loss with a weight reads sentences: they are not loaded")
     return found
-
-
-def table(sets: dict[str, Any]) -> str:
-    """The result as text: one block per set, one line per model."""
-    lines = []
-    for name, found in sets.items():
-        keys = list(dict.fromkeys(key for row in found["rows"].values() for key in row))
-        lines.append(f"{name} ({found['samples']:,} samples{', ' + str(found['classes']) + ' classes' if 'classes' in found else ''})")
-        lines.append(" " * 12 + "".join(f"{key:>20}" for key in keys))
-        for who, row in found["rows"].items():
-            lines.append(f"{who:<12}" + "".join(f"{row[key]:>20.2f}" if key in row else f"{'-':>20}" for key in keys))
-    return "\n".join(lines)

@@ -64,5 +64,7 @@ def batch_arithmetic(run: Run, world_size: int) -> Batch:
             f"{grad_accum_steps} times the ranks (student.grad_checkpointing=true saves memory)"
         )
     if texts % world_size:
-        raise ConfigError(f"data.text_batch_size ({texts}) does not divide by {world_size} ranks; round it to a multiple")
+        raise ConfigError(
+            f"data.text_batch_size ({texts}) does not divide by {world_size} ranks; round it to a multiple"
+        )
     return Batch(world_size, per_gpu, texts // world_size, images, texts, grad_accum_steps)

@@ -51,11 +51,17 @@ def load_ds_config(path: str) -> dict[str, Any]:
         raise ConfigError(f"deepspeed={path} is not JSON ({error}); correct it") from error
     for key in content:
         if key in OWNED_BY_RUN:
-            raise ConfigError(f"{path} sets {key}, which belongs to the run ({OWNED_BY_RUN[key]}); remove it from {path}")
+            raise ConfigError(
+                f"{path} sets {key}, which belongs to the run ({OWNED_BY_RUN[key]}); remove it from {path}"
+            )
         if key not in ALLOWED:
-            raise ConfigError(f"{path}: no DeepSpeed setting {key!r} is allowed here{did_you_mean(key, ALLOWED)}; known: {', '.join(ALLOWED)}")
+            raise ConfigError(
+                f"{path}: no DeepSpeed setting {key!r} is allowed here{did_you_mean(key, ALLOWED)}; known: {', '.join(ALLOWED)}"
+            )
     if content.get("zero_optimization", {}).get("overlap_comm"):
-        raise ConfigError(f"{path} sets zero_optimization.overlap_comm, which has corrupted gradients in several releases; set it to false")
+        raise ConfigError(
+            f"{path} sets zero_optimization.overlap_comm, which has corrupted gradients in several releases; set it to false"
+        )
     return dict(content)
 
 

@@ -95,7 +95,9 @@ def merge_losses(defaults: dict[str, LossOptions], tree: dict[str, Any]) -> dict
         kind = str(given.get("kind") or (default.kind if default else "") or name)
         if kind not in loss_options.OPTIONS:
             known = loss_options.OPTIONS
-            raise ConfigError(f"losses.{name}: no loss named {kind}{did_you_mean(kind, known)}; known: {', '.join(known)}")
+            raise ConfigError(
+                f"losses.{name}: no loss named {kind}{did_you_mean(kind, known)}; known: {', '.join(known)}"
+            )
         schema = loss_options.OPTIONS[kind]
         check_keys(schema, given, f"losses.{name}.")
         base = default if isinstance(default, schema) else schema()
@@ -125,7 +127,9 @@ def load(path: Path) -> Run:
     try:
         tree = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} could not be read as a run config ({error}); give a folder that a run has written") from error
+        raise ConfigError(
+            f"{path} could not be read as a run config ({error}); give a folder that a run has written"
+        ) from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no run config; give a folder that a run has written")
     run = merge(Run(), tree)
@@ -147,5 +151,3 @@ def differences(left: Run, right: Run, keys: Sequence[str]) -> list[str]:
     for key in keys:
         walk(plain(asdict(left))[key], plain(asdict(right))[key], key)
     return found
-
-

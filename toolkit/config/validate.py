@@ -48,7 +48,9 @@ def wrong_numbers(run: Run) -> Iterator[str]:
         "checkpoint.keep_last": run.checkpoint.keep_last,
         "stop_at_step": run.stop_at_step,
     }
-    yield from (f"{key} ({value}) must be at least 1" for key, value in positive.items() if value is not None and value < 1)
+    yield from (
+        f"{key} ({value}) must be at least 1" for key, value in positive.items() if value is not None and value < 1
+    )
     not_negative = {
         "optim.warmup_steps": optim.warmup_steps,
         "optim.weight_decay": optim.weight_decay,

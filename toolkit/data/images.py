@@ -51,8 +51,10 @@ def random_view(image: Image.Image, preprocess: Preprocess, augmentation: Augmen
     """RandomResizedCrop and flip, drawn from torch's current generator.
 
     As in DIME-FM: pictures larger than 256 are first brought to a short side of 256 (bicubic, in proportion for other
-    sizes than 224), the crop is bilinear.
+    sizes than 224), the crop is bilinear. Scale [1, 1], ratio [1, 1] and no flips mean the plain view.
     """
+    if augmentation.crop_scale == (1, 1) and augmentation.crop_ratio == (1, 1) and not augmentation.flip_fraction:
+        return plain_view(image, preprocess)
     side = preprocess.image_size
     short = round(side * 256 / 224)
     if min(image.size) > short:

@@ -62,7 +62,9 @@ class Plan:
         """Shard order of a pass, and the cumulative number of samples at the end of each window."""
         order = self._generator(0, epoch).permutation(len(self.counts))
         ends = np.cumsum(self.counts[order])
-        last = np.minimum(np.arange(self.window_shards - 1, len(ends) + self.window_shards - 1, self.window_shards), len(ends) - 1)
+        last = np.minimum(
+            np.arange(self.window_shards - 1, len(ends) + self.window_shards - 1, self.window_shards), len(ends) - 1
+        )
         return order, ends[last]
 
     def _window_uncached(self, epoch: int, window: int) -> np.ndarray:
@@ -70,5 +72,7 @@ class Plan:
         order, _ = self._pass(epoch)
         members = order[window * self.window_shards : (window + 1) * self.window_shards]
         counts = self.counts[members]
-        pairs = np.stack([np.repeat(np.arange(len(members)), counts), np.concatenate([np.arange(c) for c in counts])], axis=1)
+        pairs = np.stack(
+            [np.repeat(np.arange(len(members)), counts), np.concatenate([np.arange(c) for c in counts])], axis=1
+        )
         return pairs[self._generator(1, epoch, window).permutation(len(pairs))]

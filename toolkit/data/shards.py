@@ -62,7 +62,9 @@ def expand_shards(pattern: str, *, asked_by: str) -> list[Path]:
         if Path(part).is_dir():
             paths.extend(sorted(Path(part).glob("*.tar")))
             if not paths:
-                raise DataError(f"{asked_by}={part}: the folder holds no .tar file; write shards into it or correct the path")
+                raise DataError(
+                    f"{asked_by}={part}: the folder holds no .tar file; write shards into it or correct the path"
+                )
         else:
             paths.extend(Path(p) for p in braceexpand.braceexpand(part))
     missing = [str(p) for p in paths if not p.is_file()]
@@ -158,7 +160,9 @@ def count_samples(paths: Sequence[Path]) -> list[int]:
         index = folder / INDEX_NAME
         if index.is_file():
             try:
-                known.update({folder / entry["name"]: entry for entry in json.load(io.BytesIO(index.read_bytes()))["shards"]})
+                known.update(
+                    {folder / entry["name"]: entry for entry in json.load(io.BytesIO(index.read_bytes()))["shards"]}
+                )
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{index} is not an index of shards ({error}); delete it, it is made anew") from error
     counts = []

@@ -29,14 +29,22 @@ class StudentEncoder:
     """A student through the forward of the wrapped module; without a text tower of its own it borrows the teacher's."""
 
     def __init__(
-        self, model: Model, forward: Callable[..., Any], device: torch.device, *, text_tower: bool, teacher: Teacher | None
+        self,
+        model: Model,
+        forward: Callable[..., Any],
+        device: torch.device,
+        *,
+        text_tower: bool,
+        teacher: Teacher | None,
     ) -> None:
         """`forward` is the engine or the bare Distiller: called with (batch, mode="embed")."""
         self.preprocess = model.preprocess
         self.model, self.forward, self.device, self.teacher = model, forward, device, teacher
         self.text_tower = text_tower
         if not text_tower and teacher is None:
-            raise ConfigError(f"student {model.name} has no text tower and there is no teacher to borrow one from; set teacher.name")
+            raise ConfigError(
+                f"student {model.name} has no text tower and there is no teacher to borrow one from; set teacher.name"
+            )
 
     def tokenizer(self) -> Tokenizer:
         """Of the text tower in use."""

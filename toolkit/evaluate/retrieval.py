@@ -26,7 +26,12 @@ def retrieval_metrics(
         ("image_to_text", image_features, text_features),
         ("text_to_image", text_features, image_features),
     ):
-        rank = torch.cat([rank_of_first_hit(queries[i : i + ROWS], gallery, group[i : i + ROWS], group) for i in range(0, len(queries), ROWS)])
+        rank = torch.cat(
+            [
+                rank_of_first_hit(queries[i : i + ROWS], gallery, group[i : i + ROWS], group)
+                for i in range(0, len(queries), ROWS)
+            ]
+        )
         metrics |= {f"{name}_r{k}": percent(rank < k) for k in (1, 5, 10)}
     return metrics
 

@@ -37,10 +37,14 @@ def read_classes(path: str, *, asked_by: str) -> Classes:
         content = json.loads(Path(path).read_text())
         classes = Classes(list(content["classnames"]), list(content["templates"]), dict(content.get("groups", {})))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{asked_by}={path} is no classes file ({error!r}); it is JSON with classnames, templates and optional groups") from error
+        raise DataError(
+            f"{asked_by}={path} is no classes file ({error!r}); it is JSON with classnames, templates and optional groups"
+        ) from error
     wrong = [template for template in classes.templates if "{}" not in template]
     if not classes.classnames or not classes.templates or wrong:
-        raise DataError(f"{asked_by}={path}: needs at least one class name and templates with {{}} in each; found {wrong[:1] or 'none'}")
+        raise DataError(
+            f"{asked_by}={path}: needs at least one class name and templates with {{}} in each; found {wrong[:1] or 'none'}"
+        )
     for group, numbers in classes.groups.items():
         if any(not isinstance(n, int) or not 0 <= n < len(classes.classnames) for n in numbers):
             raise DataError(f"{asked_by}={path}: group {group} names a class outside 0..{len(classes.classnames) - 1}")
@@ -54,7 +58,9 @@ class EvalData(Dataset[dict[str, Any]]):
         """`views` by model name; raises DataError for a sample without picture, label or caption."""
         self.name, self.kind = name, chosen.kind
         self.views = PlainViews(views, MAX_PIXELS)
-        self.shards = [scan_shard(path) for path in expand_shards(chosen.shards, asked_by=f"evaluation.sets.{name}.shards")]
+        self.shards = [
+            scan_shard(path) for path in expand_shards(chosen.shards, asked_by=f"evaluation.sets.{name}.shards")
+        ]
         places = [(s, row) for s, shard in enumerate(self.shards) for row in range(shard.count)]
         self.places = places[: chosen.max_samples]
         if not self.places:
@@ -77,7 +83,9 @@ class EvalData(Dataset[dict[str, Any]]):
             text = decode_text(shard.read(row, wanted))
             sample |= {"label": int(text)} if wanted == "cls" else {"caption": text}
         except (BadSample, ValueError) as error:
-            raise DataError(f"evaluation.sets.{self.name}: sample {shard.path}:{shard.keys[row]} cannot be judged: {error}") from error
+            raise DataError(
+                f"evaluation.sets.{self.name}: sample {shard.path}:{shard.keys[row]} cannot be judged: {error}"
+            ) from error
         return sample
 
 

@@ -30,7 +30,10 @@ def encode_texts(encoder: Encoder, texts: Sequence[str]) -> Float[Tensor, "m e"]
 
 
 def zero_shot_metrics(
-    image_features: Float[Tensor, "n e"], head: Float[Tensor, "k e"], labels: Int[Tensor, "n"], groups: dict[str, list[int]]
+    image_features: Float[Tensor, "n e"],
+    head: Float[Tensor, "k e"],
+    labels: Int[Tensor, "n"],
+    groups: dict[str, list[int]],
 ) -> dict[str, float]:
     """`top1`, `top5` in percent over all classes, and `<group>_top1` on the pictures whose class is in the group."""
     ranked = (image_features @ head.T).topk(min(5, len(head)), dim=-1).indices

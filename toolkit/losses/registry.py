@@ -11,7 +11,7 @@ from toolkit.config import LossOptions
 from toolkit.embeddings import Embeddings, Exchange
 from toolkit.errors import ConfigError
 from toolkit.losses.contrastive import Contrastive
-from toolkit.losses.dime import VL, PVL, UDist
+from toolkit.losses.dime import PVL, VL, UDist
 from toolkit.losses.feature import Feature
 from toolkit.registry import did_you_mean
 

@@ -99,7 +99,9 @@ def from_function(
     try:
         module = function(**own)
     except Exception as error:
-        raise ConfigError(f"{asked_by}={name} could not be called with {own}: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"{asked_by}={name} could not be called with {own}: {type(error).__name__}: {error}"
+        ) from error
     default = Preprocess()
     size = image_size or getattr(module, "image_size", None) or default.image_size
     preprocess = Preprocess(
@@ -126,7 +128,9 @@ def from_timm(
     """A timm backbone through open_clip's TimmModel with a bias-free linear projection, image tower only."""
     architecture = name.removeprefix("timm/")
     if not timm.is_model(architecture):
-        raise ConfigError(f"{asked_by}: timm has no model {architecture}{did_you_mean(architecture, timm.list_models(), 'timm/')}")
+        raise ConfigError(
+            f"{asked_by}: timm has no model {architecture}{did_you_mean(architecture, timm.list_models(), 'timm/')}"
+        )
     if text_tower:
         raise ConfigError(f"{asked_by}={name} has no text tower; use an open_clip name or your own function for pairs")
     if embed_dim is None:
@@ -135,7 +139,9 @@ def from_timm(
     try:
         tower = TimmModel(architecture, embed_dim, image_size=size, **{"proj_bias": False, **kwargs})
     except TypeError as error:
-        raise ConfigError(f"student.kwargs {kwargs}: {error}; open_clip's TimmModel takes pool, drop, drop_path, patch_drop") from error
+        raise ConfigError(
+            f"student.kwargs {kwargs}: {error}; open_clip's TimmModel takes pool, drop, drop_path, patch_drop"
+        ) from error
     preprocess = Preprocess(image_size=size)
     module = ImageTower(tower)
     check_model(module, preprocess, asked_by=f"{asked_by}={name}", text_tower=False)
@@ -149,7 +155,9 @@ def from_open_clip(
     known = open_clip.get_model_config(name)
     if known is None:
         hint = did_you_mean(name, open_clip.list_models())
-        raise ConfigError(f"{asked_by}: no model named {name!r}{hint} Known: open_clip names, timm/<name>, package.module:function")
+        raise ConfigError(
+            f"{asked_by}: no model named {name!r}{hint} Known: open_clip names, timm/<name>, package.module:function"
+        )
     cfg = {**known, **kwargs}
     cfg["embed_dim"] = embed_dim or cfg["embed_dim"]
     if image_size:
@@ -166,7 +174,9 @@ def from_open_clip(
         module = ImageTower(visual)
     check_model(module, preprocess, asked_by=f"{asked_by}={name}", text_tower=text_tower)
     context = int(cfg["text_cfg"].get("context_length", 77))
-    return Model(module, preprocess, name, cfg["embed_dim"], tokenizer=name if text_tower else None, context_length=context)
+    return Model(
+        module, preprocess, name, cfg["embed_dim"], tokenizer=name if text_tower else None, context_length=context
+    )
 
 
 def write_card(model: Model, kwargs: dict[str, Any], text_tower: bool, path: Path, **extra: Any) -> None:
@@ -194,7 +204,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads((folder / CARD_NAME).read_text())
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} holds no readable {CARD_NAME} ({error}); give a checkpoint folder of a run") from error
+        raise CheckpointError(
+            f"{folder} holds no readable {CARD_NAME} ({error}); give a checkpoint folder of a run"
+        ) from error
     return dict(card)
 
 
@@ -219,10 +231,18 @@ def load_weights(module: nn.Module, path: Path) -> None:
     try:
         state = load_file(path)
     except Exception as error:
-        raise CheckpointError(f"{path} could not be read as safetensors ({error}); give a student.safetensors") from error
+        raise CheckpointError(
+            f"{path} could not be read as safetensors ({error}); give a student.safetensors"
+        ) from error
     own = module.state_dict()
-    wrong = [f"{k} is {list(state[k].shape)}, wanted {list(own[k].shape)}" for k in own if k in state and state[k].shape != own[k].shape]
+    wrong = [
+        f"{k} is {list(state[k].shape)}, wanted {list(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
     wrong += [f"{k} is missing" for k in own if k not in state] + [f"{k} is unknown" for k in state if k not in own]
     if wrong:
-        raise CheckpointError(f"{path} is of another model: {'; '.join(wrong[:3])} ({len(wrong)} in all); name the model it was saved from")
+        raise CheckpointError(
+            f"{path} is of another model: {'; '.join(wrong[:3])} ({len(wrong)} in all); name the model it was saved from"
+        )
     module.load_state_dict(state)

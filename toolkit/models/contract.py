@@ -89,5 +89,7 @@ def check_model(module: nn.Module, preprocess: Preprocess, *, asked_by: str, tex
             f"{asked_by}: encode_image must return [b, e], for 2 pictures it returned {list(found.shape)}; pool and flatten"
         )
     if not found.is_floating_point() or not bool(found.isfinite().all()):
-        raise ConfigError(f"{asked_by}: encode_image must return finite floats, it returned {found.dtype} with {found[0, :3]}")
+        raise ConfigError(
+            f"{asked_by}: encode_image must return finite floats, it returned {found.dtype} with {found[0, :3]}"
+        )
     return int(found.shape[1])

@@ -41,13 +41,17 @@ def build_student(cfg: config.Student, teacher: Teacher | None) -> Model:
     if cfg.text_tower and model.tokenizer is None and teacher is not None:
         model.tokenizer, model.context_length = teacher.tokenizer_name, teacher.context_length
     if cfg.text_tower and model.tokenizer is None:
-        raise ConfigError(f"student {cfg.name} has a text tower and no tokenizer; set student.tokenizer to an open_clip name or a .model")
+        raise ConfigError(
+            f"student {cfg.name} has a text tower and no tokenizer; set student.tokenizer to an open_clip name or a .model"
+        )
     if cfg.pretrained:
         load_weights(model.module, Path(cfg.pretrained))
     if cfg.grad_checkpointing:
         enable = getattr(model.module, "set_grad_checkpointing", None)
         if enable is None:
-            raise ConfigError(f"student.grad_checkpointing=true: {cfg.name} has no method set_grad_checkpointing; add one or switch it off")
+            raise ConfigError(
+                f"student.grad_checkpointing=true: {cfg.name} has no method set_grad_checkpointing; add one or switch it off"
+            )
         enable(True)
     return model
 

@@ -41,7 +41,9 @@ class Teacher:
     def tokenizer(self) -> Tokenizer:
         """Its own tokenizer; raises ConfigError when it has none."""
         if self.tokenizer_name is None:
-            raise ConfigError(f"teacher {self.name} has no tokenizer; set teacher.tokenizer to an open_clip name or a .model file")
+            raise ConfigError(
+                f"teacher {self.name} has no tokenizer; set teacher.tokenizer to an open_clip name or a .model file"
+            )
         return build_tokenizer(self.tokenizer_name, self.context_length)
 
     @torch.no_grad()
@@ -63,7 +65,9 @@ def build_teacher(cfg: config.Teacher, precision: str, device: torch.device) -> 
     elif ":" in cfg.name and not cfg.name.startswith(("hf-hub:", "local-dir:")):
         model = build_model(cfg.name, cfg.kwargs, embed_dim=None, text_tower=True, asked_by="teacher.name")
         if not cfg.pretrained:
-            raise ConfigError(f"teacher.pretrained is not set; give the weights file of {cfg.name}, or random to try a set-up")
+            raise ConfigError(
+                f"teacher.pretrained is not set; give the weights file of {cfg.name}, or random to try a set-up"
+            )
         if cfg.pretrained != "random":
             load_weights(model.module, Path(cfg.pretrained))
     else:
@@ -82,7 +86,9 @@ def open_clip_teacher(cfg: config.Teacher) -> Model:
     known = None if schema else open_clip.get_model_config(cfg.name)
     if known is None and not schema:
         hint = did_you_mean(cfg.name, open_clip.list_models())
-        raise ConfigError(f"teacher.name: no model or checkpoint folder named {cfg.name!r}{hint} Known: open_clip names, folders, package.module:function")
+        raise ConfigError(
+            f"teacher.name: no model or checkpoint folder named {cfg.name!r}{hint} Known: open_clip names, folders, package.module:function"
+        )
     tags = [] if schema else open_clip.list_pretrained_tags_by_model(cfg.name)
     if not cfg.pretrained and not schema:
         raise ConfigError(
@@ -91,7 +97,9 @@ def open_clip_teacher(cfg: config.Teacher) -> Model:
         )
     is_file = Path(cfg.pretrained).is_file()
     if not schema and cfg.pretrained not in tags and cfg.pretrained != "random" and not is_file:
-        raise ConfigError(f"teacher.pretrained={cfg.pretrained} is neither a file nor a tag of {cfg.name}{did_you_mean(cfg.pretrained, tags)}; tags: {', '.join(tags)}")
+        raise ConfigError(
+            f"teacher.pretrained={cfg.pretrained} is neither a file nor a tag of {cfg.name}{did_you_mean(cfg.pretrained, tags)}; tags: {', '.join(tags)}"
+        )
     if cfg.pretrained in tags:
         check_quick_gelu(cfg, bool(known and known.get("quick_gelu")))
     loud = [logging.getLogger(name) for name in (None, "huggingface_hub")]
@@ -103,7 +111,9 @@ def open_clip_teacher(cfg: config.Teacher) -> Model:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            module = open_clip.create_model(cfg.name, pretrained=None if schema or cfg.pretrained == "random" else cfg.pretrained)
+            module = open_clip.create_model(
+                cfg.name, pretrained=None if schema or cfg.pretrained == "random" else cfg.pretrained
+            )
     except Exception as error:
         raise ConfigError(unavailable(cfg, error)) from error
     finally:
@@ -118,8 +128,17 @@ def open_clip_teacher(cfg: config.Teacher) -> Model:
         interpolation=shown["interpolation"],
         resize_mode=shown["resize_mode"],
     )
-    width = int(open_clip.get_model_config(cfg.name)["embed_dim"]) if not schema else int(module.text_projection.shape[-1])
-    return Model(module, preprocess, cfg.name, width, tokenizer=cfg.name, context_length=int(getattr(module, "context_length", 77)))
+    width = (
+        int(open_clip.get_model_config(cfg.name)["embed_dim"]) if not schema else int(module.text_projection.shape[-1])
+    )
+    return Model(
+        module,
+        preprocess,
+        cfg.name,
+        width,
+        tokenizer=cfg.name,
+        context_length=int(getattr(module, "context_length", 77)),
+    )
 
 
 def check_quick_gelu(cfg: config.Teacher, architecture_has_it: bool) -> None:

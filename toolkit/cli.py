@@ -1,0 +1,83 @@
+"""`dime`: parses a verb and overrides, calls one function."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolkit.errors import ConfigError
+from toolkit.launch import launch
+
+
+def main() -> None:
+    """Console entry point."""
+    launch(dispatch)
+
+
+def dispatch(argv: Sequence[str]) -> None:
+    """Parse the words and call the verb."""
+    parser = argparse.ArgumentParser(prog="dime", description="Distil large vision-language models on unpaired data.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    demo = verbs.add_parser(
+        "demo", help="distil the embedded teacher on two ranks of this machine (recipes/quickstart.py)"
+    )
+    demo.add_argument("--ranks", type=int, default=2, help="processes to launch (default 2)")
+    demo.add_argument("overrides", nargs="*", help="key=value, as for any recipe")
+
+    evaluate = verbs.add_parser("evaluate", help="judge the student of a run beside its teacher")
+    evaluate.add_argument("run", type=Path, help="folder of the run")
+    evaluate.add_argument(
+        "--checkpoint", default="newest", help="newest, best, or a checkpoint folder (default newest)"
+    )
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    evaluate.add_argument("overrides", nargs="*", help="key=value, for example evaluation.sets.mine.shards=...")
+
+    report = verbs.add_parser("report", help="write report.html and report.json of a run again")
+    report.add_argument("run", type=Path, help="folder of the run")
+
+    students = verbs.add_parser("students", help="architectures a recipe can name as student.name")
+    students.add_argument("filter", nargs="?", default="", help="part of the name")
+
+    words = parser.parse_args(list(argv))
+    {"demo": run_demo, "evaluate": run_evaluate, "report": run_report, "students": run_students}[words.verb](words)
+
+
+def run_demo(words: argparse.Namespace) -> None:
+    """Launch the quickstart recipe through DeepSpeed's launcher."""
+    from toolkit.config.shipped import shipped
+
+    recipe = shipped("recipes/quickstart.py")
+    if recipe is None:
+        raise ConfigError("recipes/quickstart.py is not in this installation; install the wheel again")
+    launcher = Path(sys.executable).with_name("deepspeed")
+    code = subprocess.run([str(launcher), "--num_gpus", str(words.ranks), str(recipe), *words.overrides]).returncode
+    sys.exit(code)
+
+
+def run_evaluate(words: argparse.Namespace) -> None:
+    """Print the table, with --json the result as the last line."""
+    from toolkit.evaluate.run import evaluate_run
+
+    evaluate_run(words.run, words.checkpoint, words.overrides, as_json=words.json)
+
+
+def run_report(words: argparse.Namespace) -> None:
+    """Write the report and say where."""
+    from toolkit.report import write_report
+
+    print(write_report(words.run))
+
+
+def run_students(words: argparse.Namespace) -> None:
+    """One name per line."""
+    import open_clip
+    import timm
+
+    names = [*open_clip.list_models(), *(f"timm/{name}" for name in timm.list_models())]
+    print("\n".join(name for name in names if words.filter.lower() in name.lower()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Judge a finished or running run from its folder."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from toolkit import checkpoint, config, distributed
+from toolkit.config.resolve import merge, parse_overrides
+from toolkit.distiller import Distiller
+from toolkit.errors import CheckpointError, ConfigError
+from toolkit.evaluate.harness import Harness
+from toolkit.evaluate.models import StudentEncoder
+from toolkit.evaluate.table import as_text
+from toolkit.losses import build_losses
+from toolkit.models import build_teacher
+from toolkit.models.build import from_folder
+
+
+def evaluate_run(folder: Path, which: str, overrides: Sequence[str], *, as_json: bool) -> dict[str, Any]:
+    """Print a table of teacher and student on the run's sets; `which` is newest, best or a checkpoint folder.
+
+    Overrides apply to the run's saved config: other sets, another teacher. Several ranks share the work.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder} is no run: it has no config.yaml; give the out_dir of a run")
+    run = merge(config.load(folder / "config.yaml"), parse_overrides(overrides))
+    if not run.evaluation.sets:
+        raise ConfigError(
+            "the run names no evaluation sets; add evaluation.sets.<name>.shards=... and .classes=... (or .kind=retrieval)"
+        )
+    distributed.init()
+    chosen = pick_checkpoint(folder, which)
+    device = distributed.device()
+    teacher = build_teacher(run.teacher, run.precision, device) if run.teacher.name else None
+    student = from_folder(chosen, asked_by=str(chosen))
+    distiller = Distiller(
+        student.module, build_losses(run.losses), student.preprocess, text_tower=run.student.text_tower
+    )
+    distiller.to(device).eval()
+    models: dict[str, Any] = {"teacher": teacher} if teacher is not None else {}
+    models["student"] = StudentEncoder(student, distiller, device, text_tower=run.student.text_tower, teacher=teacher)
+    sets = Harness(replace(run.evaluation), run.workers).judge(models)
+    result = {"checkpoint": str(chosen), "units": "percent", "sets": sets}
+    distributed.say(f"checkpoint {chosen}\n{as_text(sets)}")
+    if as_json:
+        distributed.say(json.dumps(result))
+    return result
+
+
+def pick_checkpoint(folder: Path, which: str) -> Path:
+    """The checkpoint meant; raises CheckpointError when it does not exist or is torn."""
+    if which not in ("newest", "best"):
+        chosen: Path | None = Path(which)
+        why = checkpoint.complaint(Path(which))
+        if why:
+            raise CheckpointError(f"--checkpoint {which} is not complete: {why}")
+    else:
+        chosen = checkpoint.newest(folder)
+        if chosen is not None and which == "best":
+            best = json.loads((chosen / checkpoint.STATE).read_text())["best_step"]
+            if best is None:
+                raise CheckpointError(
+                    f"{folder} kept no best checkpoint; set evaluation.best in the run, or use --checkpoint newest"
+                )
+            chosen = checkpoint.folder_of(folder, best)
+    if chosen is None:
+        raise CheckpointError(f"{folder} holds no complete checkpoint; let the run reach its first one")
+    return chosen
