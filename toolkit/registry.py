@@ -34,6 +34,10 @@ def load_callable(path: str, *, asked_by: str) -> Callable[..., Any]:
             f"{asked_by}={path}: module {error.name!r} was not found from {os.getcwd()}; "
             "install it, run from the folder that holds it, or correct the name"
         ) from error
+    except Exception as error:
+        raise ConfigError(
+            f"{asked_by}={path}: {module_name} failed to import ({type(error).__name__}: {error}); mend that file"
+        ) from error
     found = getattr(module, attribute, None)
     if not callable(found):
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]

@@ -40,7 +40,8 @@ def _samples(folder: Path) -> dict[str, dict[str, bytes]]:
 
 def test_the_same_arguments_give_the_same_bytes(world, tmp_path):
     assert _digests(write_world(tmp_path / "b", **SMALL)) == _digests(world)
-    assert _digests(write_world(tmp_path / "c", **SMALL | {"seed": 6}))["train_texts/00000.tar"] not in _digests(world).values()
+    other_seed = _digests(write_world(tmp_path / "c", **SMALL | {"seed": 6}))
+    assert other_seed["train_texts/00000.tar"] != _digests(world)["train_texts/00000.tar"]
 
 
 def test_a_longer_pool_begins_like_a_shorter_one(world, tmp_path):

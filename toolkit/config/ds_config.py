@@ -43,12 +43,14 @@ ALLOWED = (
 def load_ds_config(path: str) -> dict[str, Any]:
     """Read and check a ds_config; raises ConfigError for keys that the run owns, unknown ones, or no JSON."""
     found = shipped(path)
-    if found is None:
-        raise ConfigError(f"deepspeed={path} does not exist; shipped are {', '.join(shipped_ds_configs())}")
+    if found is None or not found.is_file():
+        raise ConfigError(f"deepspeed={path} is no file; shipped are {', '.join(shipped_ds_configs())}")
     try:
         content = json.loads(found.read_text())
     except ValueError as error:
         raise ConfigError(f"deepspeed={path} is not JSON ({error}); correct it") from error
+    if not isinstance(content, dict) or not isinstance(content.get("zero_optimization", {}), dict):
+        raise ConfigError(f"deepspeed={path} is no DeepSpeed config; it is a JSON object with zero_optimization: {{...}}")
     for key in content:
         if key in OWNED_BY_RUN:
             raise ConfigError(

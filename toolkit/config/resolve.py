@@ -29,17 +29,27 @@ def resolve(defaults: Run, overrides: Sequence[str] = ()) -> Run:
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """`["optim.lr=4e-4"]` -> `{"optim": {"lr": 4e-4}}`, values read as YAML."""
-    dotlist = []
+    words = []
     for word in overrides:
         if word.startswith(("--local_rank", "--local-rank")):
             continue
         if word == "--dry-run":
-            dotlist.append("dry_run=true")
+            words.append("dry_run=true")
         elif word.startswith("-") or "=" not in word:
             raise ConfigError(f"{word!r} is not an override; write key=value, for example steps=1000 (or --dry-run)")
         else:
-            dotlist.append(word)
-    tree = OmegaConf.to_container(OmegaConf.from_dotlist(dotlist))
+            words.append(word)
+    config = OmegaConf.create()
+    for word in words:
+        try:
+            config.merge_with_dotlist([word])
+        except (yaml.YAMLError, OmegaConfBaseException, TypeError) as error:
+            key, _, value = word.partition("=")
+            raise ConfigError(
+                f"{word} could not be read ({first_line(error)}); the value is YAML, so quote one that begins with a "
+                f"bracket or holds ${{: {key}='\"{value}\"'"
+            ) from error
+    tree = OmegaConf.to_container(config)
     assert isinstance(tree, dict)
     return {str(key): value for key, value in tree.items()}
 
@@ -58,10 +68,15 @@ def to_dataclass(default: Any, tree: dict[str, Any], where: str) -> Any:
     """Merge `tree` over the structured config of `default`; OmegaConf's complaint becomes a ConfigError."""
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(default), tree))
-    except OmegaConfBaseException as error:
-        key = ".".join(part for part in (where, str(error.full_key or "")) if part)
-        reason = str(error.msg if hasattr(error, "msg") else error).split("\n")[0]
-        raise ConfigError(f"{key}: {reason}; correct the value") from error
+    except (OmegaConfBaseException, TypeError) as error:
+        full_key = getattr(error, "full_key", None) or " and ".join(tree)  # not every complaint names its key
+        key = ".".join(part for part in (where, str(full_key)) if part)
+        raise ConfigError(f"{key}: {first_line(error)}; correct the value") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, without the lines that only its authors understand."""
+    return (str(getattr(error, "msg", None) or error).splitlines() or [type(error).__name__])[0]
 
 
 def check_keys(schema: Any, tree: dict[str, Any], where: str) -> None:

@@ -47,6 +47,7 @@ def wrong_numbers(run: Run) -> Iterator[str]:
         "evaluation.batch_size": run.evaluation.batch_size,
         "checkpoint.keep_last": run.checkpoint.keep_last,
         "stop_at_step": run.stop_at_step,
+        **{f"evaluation.sets.{name}.max_samples": chosen.max_samples for name, chosen in run.evaluation.sets.items()},
     }
     yield from (
         f"{key} ({value}) must be at least 1" for key, value in positive.items() if value is not None and value < 1
@@ -57,7 +58,10 @@ def wrong_numbers(run: Run) -> Iterator[str]:
         "optim.gradient_clipping": optim.gradient_clipping,
         "checkpoint.every_steps": run.checkpoint.every_steps,
         "evaluation.every_steps": run.evaluation.every_steps,
+        "optim.warmup_lr": optim.warmup_lr,
+        "optim.min_lr": optim.min_lr,
         "workers": run.workers,
+        "seed": run.seed,
         **{f"losses.{name}.weight": term.weight for name, term in run.losses.items()},
     }
     yield from (f"{key} ({value}) must not be negative" for key, value in not_negative.items() if value < 0)
@@ -72,6 +76,9 @@ def wrong_numbers(run: Run) -> Iterator[str]:
     low, high = data.augmentation.crop_scale
     if not 0 < low <= high <= 1:
         yield f"data.augmentation.crop_scale ({low}, {high}) must be two fractions in rising order, above 0 and at most 1"
+    narrow, wide = data.augmentation.crop_ratio
+    if not 0 < narrow <= wide:
+        yield f"data.augmentation.crop_ratio ({narrow}, {wide}) must be two ratios in rising order, above 0"
     for key, fraction in (
         ("data.max_skip_fraction", data.max_skip_fraction),
         ("data.augmentation.flip_fraction", data.augmentation.flip_fraction),

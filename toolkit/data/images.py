@@ -28,6 +28,8 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
         return image.convert("RGB")
     except BadSample:
         raise
+    except Image.DecompressionBombError as error:  # PIL's own, higher limit
+        raise BadSample("too_many_pixels") from error
     except Exception as error:  # PIL raises many kinds on hostile bytes: all of them are one bad sample
         raise BadSample("undecodable") from error
 

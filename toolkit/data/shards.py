@@ -134,9 +134,10 @@ def scan_shard(path: Path) -> Shard:
                 if not keys or keys[-1] != base:
                     keys.append(base)
                     rows.append({})
+                extension = extension.lower()
                 if extension in rows[-1]:
                     raise DataError(f"{path}: sample {base} has the field {extension!r} twice; rewrite the shard")
-                rows[-1][extension.lower()] = (member.offset_data, member.size)
+                rows[-1][extension] = (member.offset_data, member.size)
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"{path} is not a readable, uncompressed tar ({error}); copy or write it again") from error
     end = max((offset + size for row in rows for offset, size in row.values()), default=0)

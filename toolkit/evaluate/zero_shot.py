@@ -16,7 +16,7 @@ PROMPTS_PER_FORWARD = 256
 @torch.no_grad()
 def class_head(encoder: Encoder, classes: Classes) -> Float[Tensor, "k e"]:
     """One unit vector per class: every template filled in and encoded, normalised, averaged, normalised again."""
-    prompts = [template.format(name) for name in classes.classnames for template in classes.templates]
+    prompts = [template.replace("{}", str(name)) for name in classes.classnames for template in classes.templates]
     features = encode_texts(encoder, prompts)
     return unit(features.view(len(classes.classnames), len(classes.templates), -1).mean(dim=1))
 
@@ -32,7 +32,7 @@ def encode_texts(encoder: Encoder, texts: Sequence[str]) -> Float[Tensor, "m e"]
 def zero_shot_metrics(
     image_features: Float[Tensor, "n e"],
     head: Float[Tensor, "k e"],
-    labels: Int[Tensor, "n"],
+    labels: Int[Tensor, " n"],
     groups: dict[str, list[int]],
 ) -> dict[str, float]:
     """`top1`, `top5` in percent over all classes, and `<group>_top1` on the pictures whose class is in the group."""

@@ -32,8 +32,9 @@ class VL(SimilarityLoss):
     def forward(self, student: Embeddings, teacher: Embeddings, exchange: Exchange = LOCAL) -> Float[Tensor, ""]:
         """Needs student.image, teacher.image and teacher.text."""
         z, v, t = needed(student.image), needed(teacher.image), needed(teacher.text)
-        y = t if student.text is None else student.text
-        images = similarity_kl(z, exchange.gather(y), v, exchange.gather(t), logit_scale=self.logit_scale)
+        t_all = exchange.gather(t)
+        y, y_all = (t.detach(), t_all.detach()) if student.text is None else (student.text, exchange.gather(student.text))
+        images = similarity_kl(z, y_all, v, t_all, logit_scale=self.logit_scale)
         texts = similarity_kl(y, exchange.gather(z), t, exchange.gather(v), logit_scale=self.logit_scale)
         return images + texts
 
@@ -51,7 +52,7 @@ class PVL(SimilarityLoss):
     def forward(self, student: Embeddings, teacher: Embeddings, exchange: Exchange = LOCAL) -> Float[Tensor, ""]:
         """Needs student.image and teacher.image."""
         z, v = needed(student.image), needed(teacher.image)
-        columns = exchange.gather(v)
+        columns = exchange.gather(v).detach()
         return 2 * similarity_kl(z, columns, v, columns, logit_scale=self.logit_scale)
 
 

@@ -156,7 +156,7 @@ def from_open_clip(
     if known is None:
         hint = did_you_mean(name, open_clip.list_models())
         raise ConfigError(
-            f"{asked_by}: no model named {name!r}{hint} Known: open_clip names, timm/<name>, package.module:function"
+            f"{asked_by}: no model named {name!r}{hint or '.'} Known: open_clip names, timm/<name>, package.module:function"
         )
     cfg = {**known, **kwargs}
     cfg["embed_dim"] = embed_dim or cfg["embed_dim"]

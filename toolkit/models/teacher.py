@@ -87,7 +87,8 @@ def open_clip_teacher(cfg: config.Teacher) -> Model:
     if known is None and not schema:
         hint = did_you_mean(cfg.name, open_clip.list_models())
         raise ConfigError(
-            f"teacher.name: no model or checkpoint folder named {cfg.name!r}{hint} Known: open_clip names, folders, package.module:function"
+            f"teacher.name: no model or checkpoint folder named {cfg.name!r}{hint or '.'} "
+            "Known: open_clip names, folders, package.module:function"
         )
     tags = [] if schema else open_clip.list_pretrained_tags_by_model(cfg.name)
     if not cfg.pretrained and not schema:
@@ -98,7 +99,8 @@ def open_clip_teacher(cfg: config.Teacher) -> Model:
     is_file = Path(cfg.pretrained).is_file()
     if not schema and cfg.pretrained not in tags and cfg.pretrained != "random" and not is_file:
         raise ConfigError(
-            f"teacher.pretrained={cfg.pretrained} is neither a file nor a tag of {cfg.name}{did_you_mean(cfg.pretrained, tags)}; tags: {', '.join(tags)}"
+            f"teacher.pretrained={cfg.pretrained} is neither a file nor a tag of {cfg.name}"
+            f"{did_you_mean(cfg.pretrained, tags)}; tags: {', '.join(tags)}"
         )
     if cfg.pretrained in tags:
         check_quick_gelu(cfg, bool(known and known.get("quick_gelu")))
@@ -157,9 +159,10 @@ def unavailable(cfg: config.Teacher, error: Exception) -> str:
     reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
     if Path(cfg.pretrained).is_file():
         return f"teacher.pretrained={cfg.pretrained} does not load into {cfg.name} ({reason}); give the file of this architecture"
+    which = f"open_clip.get_pretrained_cfg('{cfg.name}', '{cfg.pretrained}')"
     return (
         f"the weights {cfg.pretrained!r} of {cfg.name} could not be downloaded ({reason}). On a machine with network run\n"
-        f"  python -c \"import open_clip; print(open_clip.download_pretrained(open_clip.get_pretrained_cfg('{cfg.name}', '{cfg.pretrained}')))\"\n"
+        f"  python -c \"import open_clip; print(open_clip.download_pretrained({which}))\"\n"
         "copy the printed file here and set teacher.pretrained=/path/to/that/file "
         "(or set teacher.pretrained=random to try the set-up without weights)"
     )

@@ -47,7 +47,7 @@ class OpenClipTokenizer:
                 self._tokenize = open_clip.get_tokenizer(name, context_length=context_length)
             except Exception as error:
                 raise ConfigError(
-                    f"the tokenizer of {name} could not be made ({type(error).__name__}: {str(error).splitlines()[0]}); "
+                    f"the tokenizer of {name} could not be made ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}); "
                     "install what it asks for, or give the path of a sentencepiece .model as teacher.tokenizer"
                 ) from error
 

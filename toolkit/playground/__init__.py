@@ -1,1 +1,1 @@
-"""The embedded world: rendered scenes, sentences about scenes, small towers. Everything a first run needs, no download."""
+"""The embedded world: rendered scenes, sentences about scenes, small towers; a first run needs no download."""

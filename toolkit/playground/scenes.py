@@ -27,7 +27,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (252, 252, 252),
 }
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "crescent", "diamond", "arrow")
-SIZES: dict[str, tuple[float, float]] = {"small": (0.15, 0.18), "big": (0.21, 0.25)}
+SIZES: dict[str, tuple[float, float]] = {"small": (0.16, 0.19), "big": (0.21, 0.25)}
 """Range of the radius, as a fraction of the side of the picture."""
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "grey": (140, 140, 140),
@@ -133,7 +133,7 @@ def _shade(colour: tuple[int, int, int], rng: np.random.Generator) -> tuple[int,
 
 @cache
 def outline(shape: str) -> Float64[np.ndarray, "points 2"]:
-    """The shape as one closed polygon within the unit circle, y pointing down."""
+    """The shape as one closed polygon about a unit circle, y pointing down."""
     turn = np.linspace(0, 2 * np.pi, 33)
     circle = np.stack([np.sin(turn), -np.cos(turn)], axis=1)
     if shape == "circle":
@@ -142,7 +142,7 @@ def outline(shape: str) -> Float64[np.ndarray, "points 2"]:
         return np.concatenate([circle, 0.55 * circle[::-1]])
     if shape == "star":
         spikes = np.arange(10) * np.pi / 5
-        reach = np.where(np.arange(10) % 2, 0.42, 1.0)
+        reach = np.where(np.arange(10) % 2, 0.38, 1.0)
         return np.stack([np.sin(spikes) * reach, -np.cos(spikes) * reach], axis=1)
     if shape == "heart":
         x = 16 * np.sin(turn) ** 3
@@ -157,12 +157,12 @@ def outline(shape: str) -> Float64[np.ndarray, "points 2"]:
 
 
 _CORNERS: dict[str, list[tuple[float, float]]] = {
-    "square": [(-0.75, -0.75), (0.75, -0.75), (0.75, 0.75), (-0.75, 0.75)],
+    "square": [(-0.83, -0.83), (0.83, -0.83), (0.83, 0.83), (-0.83, 0.83)],
     "triangle": [(0, -1), (0.87, 0.6), (-0.87, 0.6)],
     "diamond": [(0, -1), (0.62, 0), (0, 1), (-0.62, 0)],
     "cross": [
-        *[(-0.3, -1), (0.3, -1), (0.3, -0.3), (1, -0.3), (1, 0.3), (0.3, 0.3)],
-        *[(0.3, 1), (-0.3, 1), (-0.3, 0.3), (-1, 0.3), (-1, -0.3), (-0.3, -0.3)],
+        *[(-0.25, -1), (0.25, -1), (0.25, -0.25), (1, -0.25), (1, 0.25), (0.25, 0.25)],
+        *[(0.25, 1), (-0.25, 1), (-0.25, 0.25), (-1, 0.25), (-1, -0.25), (-0.25, -0.25)],
     ],
     "arrow": [(-1, -0.28), (0.1, -0.28), (0.1, -0.8), (1, 0), (0.1, 0.8), (0.1, 0.28), (-1, 0.28)],
 }

@@ -32,11 +32,11 @@ def write_world(
     test_images_per_class: int = 20,
     test_pairs: int = 500,
 ) -> Path:
-    """Writes `train_images/`, `train_texts/`, `test_classes/`, `test_pairs/`, `classes.json` and, if asked, `train_pairs/`.
+    """Writes the two unpaired training pools, `train_pairs/` if `pairs` is not 0, two test sets and `classes.json`.
 
-    Images and sentences of the two training pools tell of different scenes. `test_classes/` holds every class
-    equally often, unseen ones too; in `test_pairs/` no two captions agree. Returns at once where a complete world
-    of the same arguments lies already; raises DataError where `folder` holds anything else.
+    `train_images/` and `train_texts/` tell of different scenes. `test_classes/` holds every class equally often,
+    unseen ones too; in `test_pairs/` no two captions agree. Returns at once where a complete world of the same
+    arguments lies already; raises DataError where `folder` holds anything else.
     """
     folder = Path(folder)
     arguments = {"format": _FORMAT, "seed": seed, "images": images, "texts": texts, "pairs": pairs}

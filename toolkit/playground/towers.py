@@ -21,7 +21,7 @@ def scene_clip(
     width: int = 48,
     blocks: int = 1,
     embed_dim: int = 128,
-    text_width: int = 128,
+    text_width: int = 96,
     text_layers: int = 2,
     vocab_size: int = 320,
 ) -> "SceneClip":
@@ -30,7 +30,7 @@ def scene_clip(
     return SceneClip(visual, SceneTextTower(vocab_size, text_width, text_layers, embed_dim))
 
 
-def scene_student(width: int = 22, blocks: int = 1, embed_dim: int = 128) -> "SceneStudent":
+def scene_student(width: int = 24, blocks: int = 1, embed_dim: int = 128) -> "SceneStudent":
     """An image tower alone; sentences stay with the teacher's text tower."""
     return SceneStudent(SceneImageTower(width, blocks, embed_dim))
 
@@ -128,7 +128,7 @@ class SceneTextTower(nn.Module):
 
 
 class _TextBlock(nn.Module):
-    """Pre-norm attention and MLP from bare Linear layers, so that a sharded parameter is always reached by its module."""
+    """Pre-norm attention and MLP from bare Linear layers: each sharded parameter is reached through its own module."""
 
     def __init__(self, width: int, head_width: int = 32):
         super().__init__()
