@@ -1,7 +1,7 @@
 """Unit-norm embeddings of one rank, and `Exchange`, the one place where features cross ranks."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -36,6 +36,7 @@ class Embeddings:
                 object.__setattr__(self, name, unit(features))
 
 
+@runtime_checkable
 class Exchange(Protocol):
     """How a loss reaches the rows of other ranks; all ranks hold the same number of rows.
 

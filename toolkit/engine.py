@@ -26,7 +26,7 @@ def full_ds_config(run: Run, batch: Batch) -> dict[str, Any]:
         content["zero_allow_untested_optimizer"] = True  # ours: measured equal to one process in every stage
     if run.precision == "bf16":
         # Autocast over fp32 parameters. "bf16" would round parameters, and takes a wrong first Adam step in stage 0.
-        content["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+        content["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
     return content
 
 

@@ -74,11 +74,11 @@ def in_words(run: Run, facts: dict[str, Any]) -> str:
     ]
     lines.append("versions: " + ", ".join(f"{name} {number}" for name, number in facts["versions"].items()))
     lines.append(facts["batch"])
-    for who in ("student", "teacher"):
-        if facts[who]:
-            lines.append(
-                f"{who} {facts[who]['name']}: {facts[who]['image_params']:,} image and {facts[who]['text_params']:,} text parameters"
-            )
+    lines += [
+        f"{who} {facts[who]['name']}: {facts[who]['image_params']:,} image and {facts[who]['text_params']:,} text parameters"
+        for who in ("student", "teacher")
+        if facts[who]
+    ]
     for name, found in facts["data"].items():
         lines.append(f"{name}: {found['samples']:,} samples in {found['shards']} shards")
     return "\n".join(lines)

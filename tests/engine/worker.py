@@ -15,6 +15,9 @@ from toolkit.config import Augmentation, Checkpoint, Data, Logging, Optim, Run, 
 from toolkit.playground.prepare import TEACHER
 from toolkit.train import train
 
+sys.path.insert(0, str(Path(__file__).parent))
+from reference import reference_curve  # the folder of a script is its import path; tests are no package
+
 STEPS, CUT = 5, 3
 
 
@@ -60,6 +63,7 @@ def cases(folder: Path) -> dict[str, Run]:
         made["zero1"], student=replace(run.student, name="timm/test_vit", kwargs={}, image_size=160, grad_checkpointing=True)
     )
     made["not_checkpointed"] = replace(made["checkpointed"], student=replace(made["checkpointed"].student, grad_checkpointing=False))
+    made["dropout"] = replace(made["zero1"], student=replace(run.student, name="reference:dropout_student", kwargs={}))
     return {name: replace(case, out_dir=str(folder / name)) for name, case in made.items()}
 
 
@@ -67,21 +71,23 @@ def main() -> None:
     """Train each case that the command line names (all without names), straight and with a stop and a resume."""
     folder = Path(sys.argv[1])
     chosen = sys.argv[2:]
-    result: dict[str, object] = {}
+    result: dict[str, dict[str, list[float]]] = {}
     for name, run in cases(folder).items():
         if chosen and name not in chosen:
             continue
         train(run)
         again = replace(run, out_dir=f"{run.out_dir}_resumed")
-        if name.startswith("zero"):
+        if name.startswith("zero") or name == "dropout":
             train(replace(again, stop_at_step=CUT))
             torch.manual_seed(0)  # whatever a new process would begin with
             train(again)
         if int(torch.distributed.get_rank()) == 0:
             result[name] = {"curve": curve(run.out_dir)}
-            if name.startswith("zero"):
-                result[name] |= {"resumed": curve(again.out_dir)}
+            if Path(again.out_dir).exists():
+                result[name]["resumed"] = curve(again.out_dir)
     if torch.distributed.get_rank() == 0:
+        for name in ("zero1", "sgd_zero1", "bf16_zero1"):
+            result[f"reference_{name}"] = {"curve": reference_curve(cases(folder)[name])}
         (folder / "result.json").write_text(json.dumps(result))
     torch.distributed.barrier()
 

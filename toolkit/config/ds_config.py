@@ -50,7 +50,9 @@ def load_ds_config(path: str) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"deepspeed={path} is not JSON ({error}); correct it") from error
     if not isinstance(content, dict) or not isinstance(content.get("zero_optimization", {}), dict):
-        raise ConfigError(f"deepspeed={path} is no DeepSpeed config; it is a JSON object with zero_optimization: {{...}}")
+        raise ConfigError(
+            f"deepspeed={path} is no DeepSpeed config; it is a JSON object with zero_optimization: {{...}}"
+        )
     for key in content:
         if key in OWNED_BY_RUN:
             raise ConfigError(

@@ -97,7 +97,7 @@ def check_keys(schema: Any, tree: dict[str, Any], where: str) -> None:
                     check_keys(get_args(hint)[-1], entry, f"{full}.{name}.")
 
 
-def merge_losses(defaults: dict[str, LossOptions], tree: dict[str, Any]) -> dict[str, LossOptions]:
+def merge_losses(defaults: dict[str, LossOptions], tree: Any) -> dict[str, LossOptions]:
     """Pick each term's option class by kind first, then merge, so that `losses.vl.temperature=2` is checked by VL."""
     merged: dict[str, LossOptions] = {}
     if not isinstance(tree, dict):

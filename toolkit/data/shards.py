@@ -1,6 +1,5 @@
 """WebDataset shards on disk: writing them, listing them, and reading one sample without reading the others."""
 
-import io
 import json
 import os
 import tarfile
@@ -156,21 +155,19 @@ def count_samples(paths: Sequence[Path]) -> list[int]:
 
     Raises DataError for an empty shard.
     """
-    known: dict[Path, dict[str, Any]] = {}
+    known: dict[Path, tuple[int, int]] = {}
     for folder in {path.parent for path in paths}:
         index = folder / INDEX_NAME
         if index.is_file():
             try:
-                known.update(
-                    {folder / entry["name"]: entry for entry in json.load(io.BytesIO(index.read_bytes()))["shards"]}
-                )
+                for entry in json.loads(index.read_bytes())["shards"]:
+                    known[folder / entry["name"]] = (int(entry["bytes"]), int(entry["samples"]))
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{index} is not an index of shards ({error}); delete it, it is made anew") from error
     counts = []
     for path in paths:
-        entry = known.get(path)
-        fresh = entry is not None and entry["bytes"] == path.stat().st_size
-        counts.append(int(entry["samples"]) if entry is not None and fresh else scan_shard(path).count)
+        size, samples = known.get(path, (-1, 0))
+        counts.append(samples if size == path.stat().st_size else scan_shard(path).count)
         if counts[-1] == 0:
             raise DataError(f"{path} holds no samples; remove it from the pattern or write it again")
     return counts

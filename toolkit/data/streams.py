@@ -1,7 +1,8 @@
 """Unpaired streams of images and of sentences (or one of pairs): endless, exact once per pass, resumable at any step."""
 
+import multiprocessing
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from toolkit.data.images import BadSample
 from toolkit.data.plan import Plan
 from toolkit.data.shards import Shard, count_samples, scan_shard
-from toolkit.errors import DataError
+from toolkit.errors import DataError, ToolkitError
 
 ATTEMPTS = 100
 """Bad samples in a row after which a stream gives up."""
@@ -182,7 +183,7 @@ def batches(
     stream: ShardStream, global_batch: int, *, rank: int, world: int, first_step: int, workers: int
 ) -> Iterator[StreamBatch]:
     """This rank's batches from `first_step` on, prefetched by `workers` processes (0: none)."""
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         stream,
         batch_sampler=RankRows(global_batch, rank, world, first_step),
         num_workers=workers,
@@ -190,9 +191,32 @@ def batches(
         worker_init_fn=one_thread,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=worker_context() if workers else None,
     )
-    return iter(loader)
+    return without_worker_traceback(loader)
+
+
+def worker_context() -> Any:
+    """Data workers are forked from a clean process that has imported torch once: safe beside CUDA, and quick to start."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["toolkit.data.build"])
+    return context
+
+
+def without_worker_traceback(loader: Iterable[Any]) -> Iterator[Any]:
+    """What a loader yields; a worker's ToolkitError, to which torch adds the traceback, is brought back to its message."""
+    iterator = iter(loader)
+
+    def batches_of() -> Iterator[Any]:
+        try:
+            yield from iterator
+        except ToolkitError as error:
+            message = str(error)
+            if not message.startswith("Caught "):
+                raise
+            raise type(error)(message.rpartition(f"{type(error).__name__}: ")[2].strip()) from None
+
+    return batches_of()
 
 
 class SkipLimit:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from toolkit import config, distributed
 from toolkit.config import Preprocess
+from toolkit.errors import DataError
 from toolkit.evaluate.agreement import agreement_metrics
 from toolkit.evaluate.models import Encoder
 from toolkit.evaluate.retrieval import retrieval_metrics
@@ -93,6 +94,7 @@ class Harness:
         if name in self.classes:
             device = images.device
             self._labels[name] = distributed.gather_rows(torch.cat(labels).to(device))[: len(data)]
+            check_labels(self._labels[name], len(self.classes[name].classnames), name)
         else:
             self._labels[name] = distributed.gather_strings(captions)[: len(data)]
         return images
@@ -111,6 +113,16 @@ class Harness:
         data = next(data for (set_name, _), data in self._data.items() if set_name == name)
         scored = {who: (100 * found.images @ found.texts.T).softmax(-1) for who, found in encoded.items()}
         return picture_grid(data, self.classes[name].classnames, self._labels[name].tolist(), scored, count)
+
+
+def check_labels(labels: Tensor, classes: int, name: str) -> None:
+    """Raise DataError for a label that is no class of the set; it would count as a wrong answer for ever."""
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise DataError(
+            f"evaluation.sets.{name}: {len(wrong)} of {len(labels)} labels lie outside 0..{classes - 1}, the first is "
+            f"{int(wrong[0])}; mend the shards or evaluation.sets.{name}.classes"
+        )
 
 
 def flat_metrics(sets: dict[str, Any], who: str) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What the harness asks of a model, and a student's answer; a Teacher answers it as it is."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -13,6 +13,7 @@ from toolkit.models import Model, Teacher, build_tokenizer
 from toolkit.models.tokenizers import Tokenizer
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """Unit-norm fp32 embeddings of pictures and of tokenised sentences."""
 

@@ -1,6 +1,7 @@
 """Labelled and paired sets of shards, read once and spread evenly over ranks."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from toolkit import config, distributed
 from toolkit.config import Preprocess
 from toolkit.data.images import BadSample
 from toolkit.data.shards import expand_shards, scan_shard
+from toolkit.data.streams import without_worker_traceback, worker_context
 from toolkit.data.texts import decode_text
 from toolkit.data.views import PlainViews
 from toolkit.errors import DataError
@@ -46,8 +48,12 @@ def read_classes(path: str, *, asked_by: str) -> Classes:
             f"{asked_by}={path}: needs at least one class name and templates with {{}} in each; found {wrong[:1] or 'none'}"
         )
     for group, numbers in classes.groups.items():
-        if any(not isinstance(n, int) or not 0 <= n < len(classes.classnames) for n in numbers):
-            raise DataError(f"{asked_by}={path}: group {group} names a class outside 0..{len(classes.classnames) - 1}")
+        if not isinstance(numbers, list) or any(
+            not isinstance(n, int) or not 0 <= n < len(classes.classnames) for n in numbers
+        ):
+            raise DataError(
+                f"{asked_by}={path}: group {group} must be a list of class numbers in 0..{len(classes.classnames) - 1}"
+            )
     return classes
 
 
@@ -100,16 +106,17 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def rank_loader(data: EvalData, batch_size: int, workers: int) -> DataLoader[Any]:
-    """This rank's share: the same number of samples on every rank, the last ones repeated where it does not divide."""
+def rank_loader(data: EvalData, batch_size: int, workers: int) -> Iterator[dict[str, Any]]:
+    """Batches of this rank's share: the same number of samples on every rank, the last ones repeated where it does not divide."""
     rank, world = distributed.rank(), distributed.world()
     each = -(-len(data) // world)
     mine = np.minimum(np.arange(rank * each, (rank + 1) * each), len(data) - 1).tolist()
-    return DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         data,
         batch_size=batch_size,
         sampler=mine,
         num_workers=workers,
         collate_fn=collate,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=worker_context() if workers else None,
     )
+    return without_worker_traceback(loader)

@@ -33,7 +33,9 @@ class VL(SimilarityLoss):
         """Needs student.image, teacher.image and teacher.text."""
         z, v, t = needed(student.image), needed(teacher.image), needed(teacher.text)
         t_all = exchange.gather(t)
-        y, y_all = (t.detach(), t_all.detach()) if student.text is None else (student.text, exchange.gather(student.text))
+        y, y_all = (
+            (t.detach(), t_all.detach()) if student.text is None else (student.text, exchange.gather(student.text))
+        )
         images = similarity_kl(z, y_all, v, t_all, logit_scale=self.logit_scale)
         texts = similarity_kl(y, exchange.gather(z), t, exchange.gather(v), logit_scale=self.logit_scale)
         return images + texts

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ class ImageTower(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations in the backward pass."""
-        self.visual.set_grad_checkpointing(enable)
+        self.visual.set_grad_checkpointing(enable)  # type: ignore[operator]
 
 
 class Projected(nn.Module):
@@ -48,9 +49,11 @@ class Projected(nn.Module):
         self.body = body
         self.image_projection = nn.Linear(width, embed_dim, bias=False)
         self.text_projection = nn.Linear(width, embed_dim, bias=False) if text_tower else None
+        if hasattr(body, "set_grad_checkpointing"):
+            self.set_grad_checkpointing = body.set_grad_checkpointing
 
     @property
-    def logit_scale(self) -> Tensor | None:
+    def logit_scale(self) -> Any:
         """The body's, if it has one."""
         return getattr(self.body, "logit_scale", None)
 
@@ -106,20 +109,29 @@ def from_function(
     size = image_size or getattr(module, "image_size", None) or default.image_size
     preprocess = Preprocess(
         image_size=size if isinstance(size, int) else size[0],
-        mean=tuple(getattr(module, "image_mean", None) or default.mean),
-        std=tuple(getattr(module, "image_std", None) or default.std),
+        mean=three_floats(getattr(module, "image_mean", None) or default.mean),
+        std=three_floats(getattr(module, "image_std", None) or default.std),
     )
-    width = check_model(module, preprocess, asked_by=f"{asked_by}={name}", text_tower=text_tower)
-    if embed_dim is not None and width != embed_dim:
-        module = Projected(module, width, embed_dim, text_tower)
-    return Model(
+    context = int(getattr(module, "context_length", 77))
+    asked = f"{asked_by}={name}"
+    width = check_model(module, preprocess, asked_by=asked, text_tower=text_tower, context_length=context)
+    model = Model(
         module,
         preprocess,
         name,
         embed_dim or width,
         tokenizer=getattr(module, "tokenizer", None),
-        context_length=int(getattr(module, "context_length", 77)),
+        context_length=context,
     )
+    if width != model.embed_dim:
+        model.module = Projected(module, width, model.embed_dim, text_tower)
+    return model
+
+
+def three_floats(values: Iterable[float]) -> tuple[float, float, float]:
+    """A user's list or tuple of three numbers."""
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 def from_timm(
@@ -135,7 +147,8 @@ def from_timm(
         raise ConfigError(f"{asked_by}={name} has no text tower; use an open_clip name or your own function for pairs")
     if embed_dim is None:
         raise ConfigError(f"{asked_by}={name} needs a width; name a teacher or set student.embed_dim")
-    size = image_size or timm.get_pretrained_cfg(architecture).input_size[-1]
+    published = timm.get_pretrained_cfg(architecture)
+    size = image_size or (published.input_size[-1] if published else 224)
     try:
         tower = TimmModel(architecture, embed_dim, image_size=size, **{"proj_bias": False, **kwargs})
     except TypeError as error:
@@ -158,25 +171,45 @@ def from_open_clip(
         raise ConfigError(
             f"{asked_by}: no model named {name!r}{hint or '.'} Known: open_clip names, timm/<name>, package.module:function"
         )
-    cfg = {**known, **kwargs}
+    cfg = with_kwargs(known, kwargs)
     cfg["embed_dim"] = embed_dim or cfg["embed_dim"]
     if image_size:
         cfg["vision_cfg"] = {**cfg["vision_cfg"], "image_size": image_size}
     size = cfg["vision_cfg"].get("image_size", 224)
     preprocess = Preprocess(image_size=size if isinstance(size, int) else size[0])
-    if text_tower:
-        build = partial(open_clip.CLIP, nonscalar_logit_scale=True)
-        if "hf_model_name" in cfg["text_cfg"] or cfg.pop("custom_text", False):
-            build = partial(open_clip.CustomTextCLIP, nonscalar_logit_scale=True)
-        module: nn.Module = build(**cfg)
-    else:
-        visual = open_clip.model._build_vision_tower(cfg["embed_dim"], cfg["vision_cfg"], cfg.get("quick_gelu", False))
-        module = ImageTower(visual)
-    check_model(module, preprocess, asked_by=f"{asked_by}={name}", text_tower=text_tower)
+    try:
+        if text_tower:
+            build = partial(open_clip.CLIP, nonscalar_logit_scale=True)
+            if cfg.pop("custom_text", False) or "hf_model_name" in cfg["text_cfg"]:
+                build = partial(open_clip.CustomTextCLIP, nonscalar_logit_scale=True)
+            module: nn.Module = build(**cfg)
+        else:
+            quick_gelu = cfg.get("quick_gelu", False)
+            module = ImageTower(open_clip.model._build_vision_tower(cfg["embed_dim"], cfg["vision_cfg"], quick_gelu))
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise ConfigError(
+            f"{asked_by}={name} could not be built with student.kwargs {kwargs}: {type(error).__name__}: {error}"
+        ) from error
     context = int(cfg["text_cfg"].get("context_length", 77))
+    asked = f"{asked_by}={name}"
+    check_model(module, preprocess, asked_by=asked, text_tower=text_tower, context_length=context)
     return Model(
         module, preprocess, name, cfg["embed_dim"], tokenizer=name if text_tower else None, context_length=context
     )
+
+
+def with_kwargs(known: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """An architecture's config with `student.kwargs` laid over it; `vision_cfg` and `text_cfg` key by key."""
+    cfg = dict(known)
+    allowed = {*inspect.signature(open_clip.CLIP).parameters, *known} - {"embed_dim", "nonscalar_logit_scale"}
+    for key, value in kwargs.items():
+        if key not in allowed:
+            raise ConfigError(
+                f"student.kwargs.{key} is no setting of an open_clip architecture{did_you_mean(key, allowed)}; "
+                f"known: {', '.join(sorted(allowed))}"
+            )
+        cfg[key] = {**cfg[key], **value} if isinstance(value, dict) and isinstance(cfg.get(key), dict) else value
+    return cfg
 
 
 def write_card(model: Model, kwargs: dict[str, Any], text_tower: bool, path: Path, **extra: Any) -> None:
@@ -213,10 +246,17 @@ def read_card(folder: Path) -> dict[str, Any]:
 def from_folder(folder: Path, *, asked_by: str) -> Model:
     """Rebuild a student from its checkpoint folder and load its weights."""
     card = read_card(folder)
+    shown: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card["preprocess"].items()}
+    preprocess = Preprocess(**shown)
     model = build_model(
-        card["name"], card["kwargs"], embed_dim=card["embed_dim"], text_tower=card["text_tower"], asked_by=asked_by
+        card["name"],
+        card["kwargs"],
+        embed_dim=card["embed_dim"],
+        text_tower=card["text_tower"],
+        image_size=preprocess.image_size,
+        asked_by=asked_by,
     )
-    model.preprocess = Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in card["preprocess"].items()})
+    model.preprocess = preprocess
     tokenizer = card["tokenizer"]
     model.tokenizer = str(folder / tokenizer) if tokenizer and tokenizer.endswith(".model") else tokenizer
     model.context_length = card["context_length"]

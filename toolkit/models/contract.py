@@ -1,6 +1,7 @@
 """What a model must offer, and the check that says what is missing."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -51,15 +52,21 @@ def scalar_parameters(module: nn.Module) -> list[str]:
     return [name for name, parameter in module.named_parameters() if parameter.dim() == 0]
 
 
-def check_model(module: nn.Module, preprocess: Preprocess, *, asked_by: str, text_tower: bool) -> int:
-    """Push two fake pictures through and return the embedding width.
+def check_model(
+    module: Any, preprocess: Preprocess, *, asked_by: str, text_tower: bool, context_length: int = 77
+) -> int:
+    """Push two fake pictures, with `text_tower` two sentences, through and return the embedding width.
 
     `asked_by` is the setting that named the model, such as `student.name=my_models:small`. Raises ConfigError saying
     which method, shape or dtype is wrong.
     """
     if not isinstance(module, nn.Module):
         raise ConfigError(f"{asked_by} gave a {type(module).__name__}; it must return a torch.nn.Module")
-    for method in ["encode_image", *(["encode_text"] if text_tower else [])]:
+    side = preprocess.image_size
+    fake = {"encode_image": torch.zeros(2, 3, side, side)}
+    if text_tower:
+        fake["encode_text"] = torch.ones(2, context_length, dtype=torch.int64)
+    for method in fake:
         if not callable(getattr(module, method, None)):
             hint = " (if its forward already returns embeddings, add encode_image = forward to the class)"
             raise ConfigError(f"{asked_by} has no method {method}{hint if method == 'encode_image' else ''}")
@@ -68,28 +75,39 @@ def check_model(module: nn.Module, preprocess: Preprocess, *, asked_by: str, tex
             f"{asked_by} has 0-d parameters ({', '.join(names)}), with which DeepSpeed cannot start; "
             "give them the shape (1,), for example nn.Parameter(torch.ones(1) * value)"
         )
-    side = preprocess.image_size
     was_training = module.training
     module.eval()
     try:
-        with torch.no_grad():
-            found = module.encode_image(torch.zeros(2, 3, side, side))
-    except Exception as error:
-        first_line = (str(error).splitlines() or [""])[0]
-        raise ConfigError(
-            f"{asked_by}: encode_image failed on a float32 tensor of shape [2, 3, {side}, {side}]: "
-            f"{type(error).__name__}: {first_line}"
-        ) from error
+        widths = [checked_width(module, method, given, asked_by) for method, given in fake.items()]
     finally:
         module.train(was_training)
+    if len(set(widths)) > 1:
+        raise ConfigError(
+            f"{asked_by}: encode_image returns width {widths[0]}, encode_text {widths[1]}; make them equal"
+        )
+    return widths[0]
+
+
+@torch.no_grad()
+def checked_width(module: nn.Module, method: str, given: Tensor, asked_by: str) -> int:
+    """Width of what a method returns for two samples; raises ConfigError unless it is a finite [2, e]."""
+    try:
+        found = getattr(module, method)(given)
+    except Exception as error:
+        first_line = (str(error).splitlines() or [""])[0]
+        dtype = str(given.dtype).removeprefix("torch.")
+        raise ConfigError(
+            f"{asked_by}: {method} failed on a {dtype} tensor of shape {list(given.shape)}: "
+            f"{type(error).__name__}: {first_line}"
+        ) from error
     if not isinstance(found, Tensor):
-        raise ConfigError(f"{asked_by}: encode_image must return a tensor [b, e], it returned {type(found).__name__}")
+        raise ConfigError(f"{asked_by}: {method} must return a tensor [b, e], it returned {type(found).__name__}")
     if found.dim() != 2 or len(found) != 2:
         raise ConfigError(
-            f"{asked_by}: encode_image must return [b, e], for 2 pictures it returned {list(found.shape)}; pool and flatten"
+            f"{asked_by}: {method} must return [b, e], for 2 samples it returned {list(found.shape)}; pool and flatten"
         )
     if not found.is_floating_point() or not bool(found.isfinite().all()):
         raise ConfigError(
-            f"{asked_by}: encode_image must return finite floats, it returned {found.dtype} with {found[0, :3]}"
+            f"{asked_by}: {method} must return finite floats, it returned {found.dtype} with {found[0, :3].tolist()}"
         )
     return int(found.shape[1])

@@ -56,27 +56,6 @@ def build_student(cfg: config.Student, teacher: Teacher | None) -> Model:
     return model
 
 
-def freeze_unreached(model: Model, text_tower: bool) -> list[str]:
-    """Freeze the parameters that the trained towers do not reach, and return their names.
-
-    A two-tower network whose text side is not trained would otherwise only feel weight decay there.
-    """
-    module = model.module
-    side = model.preprocess.image_size
-    reached = module.encode_image(torch.zeros(2, 3, side, side)).square().sum()  # type: ignore[operator]
-    if text_tower:
-        reached = reached + module.encode_text(torch.zeros(2, model.context_length, dtype=torch.int64)).square().sum()  # type: ignore[operator]
-    reached.backward()
-    frozen = []
-    for name, parameter in module.named_parameters():
-        scale = text_tower and name.endswith(("logit_scale", "logit_bias"))
-        if parameter.grad is None and parameter.requires_grad and not scale:
-            parameter.requires_grad_(False)
-            frozen.append(name)
-        parameter.grad = None
-    return frozen
-
-
 def sync_batchnorm(module: nn.Module, world: int) -> nn.Module:
     """BatchNorm over all ranks, where torch offers it (CUDA)."""
     return nn.SyncBatchNorm.convert_sync_batchnorm(module) if world > 1 and torch.cuda.is_available() else module

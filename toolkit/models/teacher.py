@@ -162,7 +162,7 @@ def unavailable(cfg: config.Teacher, error: Exception) -> str:
     which = f"open_clip.get_pretrained_cfg('{cfg.name}', '{cfg.pretrained}')"
     return (
         f"the weights {cfg.pretrained!r} of {cfg.name} could not be downloaded ({reason}). On a machine with network run\n"
-        f"  python -c \"import open_clip; print(open_clip.download_pretrained({which}))\"\n"
+        f'  python -c "import open_clip; print(open_clip.download_pretrained({which}))"\n'
         "copy the printed file here and set teacher.pretrained=/path/to/that/file "
         "(or set teacher.pretrained=random to try the set-up without weights)"
     )

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from toolkit.errors import ConfigError
+from toolkit.registry import did_you_mean
 
 Tokenizer = Callable[[Sequence[str]], Int[Tensor, "b l"]]
 
@@ -22,6 +23,10 @@ class SentencePieceTokenizer:
         self.path = path
         self.context_length = context_length
         self.processor = sentencepiece.SentencePieceProcessor(model_file=path)
+        if self.processor.eos_id() < 0:
+            raise ConfigError(
+                f"tokenizer {path} has no end token; train it with an eos_id, such as --pad_id=0 --eos_id=2"
+            )
 
     def __call__(self, texts: Sequence[str]) -> Int[Tensor, "b l"]:
         """Token ids, int64."""
@@ -41,6 +46,11 @@ class OpenClipTokenizer:
         import open_clip
 
         self.name, self.context_length = name, context_length
+        if ":" not in name and open_clip.get_model_config(name) is None:  # open_clip would take its default in silence
+            raise ConfigError(
+                f"no tokenizer named {name!r}{did_you_mean(name, open_clip.list_models()) or '.'} "
+                "Known: open_clip names, paths of sentencepiece .model files"
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:

@@ -1,0 +1,124 @@
+"""Every contradiction that the config refuses, and that each message says what to do."""
+
+from dataclasses import replace
+
+import pytest
+
+from toolkit.config import Data, EvalSet, Evaluation, Run, Student, Teacher, resolve
+from toolkit.config.losses import PVL, VL, Contrastive, Feature, LossOptions, UDist
+from toolkit.errors import ConfigError
+
+GOOD = Run(
+    out_dir="runs/x",
+    student=Student(name="ViT-B-32"),
+    teacher=Teacher(name="ViT-L-14"),
+    losses={"vl": VL()},
+    data=Data(images="i", texts="t"),
+    evaluation=Evaluation(sets={"mine": EvalSet(shards="s", classes="c")}),
+)
+PAIRED = replace(
+    GOOD,
+    student=Student(name="ViT-B-32", text_tower=True),
+    losses={"contrastive": Contrastive()},
+    data=Data(pairs="p"),
+)
+
+CONTRADICTIONS = {
+    "out_dir=''": "out_dir is not set; give the folder of the run",
+    "student.name=''": "student.name is not set; give an open_clip architecture",
+    "losses.vl.weight=0": "losses: no term has a weight above 0",
+    "data.images=''": "data.images is not set; give the image shards",
+    "data.texts=''": "data.texts is not set and losses.vl compares with sentences",
+    "steps=0": "steps (0) must be at least 1",
+    "data.global_batch_size=0": "data.global_batch_size (0) must be at least 1",
+    "data.text_batch_size=0": "data.text_batch_size (0) must be at least 1",
+    "data.batch_size_per_gpu=0": "data.batch_size_per_gpu (0) must be at least 1",
+    "data.shuffle_shards=0": "data.shuffle_shards (0) must be at least 1",
+    "logging.every_steps=0": "logging.every_steps (0) must be at least 1",
+    "evaluation.batch_size=0": "evaluation.batch_size (0) must be at least 1",
+    "evaluation.sets.mine.max_samples=0": "evaluation.sets.mine.max_samples (0) must be at least 1",
+    "checkpoint.keep_last=0": "checkpoint.keep_last (0) must be at least 1",
+    "stop_at_step=0": "stop_at_step (0) must be at least 1",
+    "optim.warmup_steps=-1": "optim.warmup_steps (-1) must not be negative",
+    "optim.weight_decay=-0.1": "optim.weight_decay (-0.1) must not be negative",
+    "optim.gradient_clipping=-1": "optim.gradient_clipping (-1.0) must not be negative",
+    "optim.warmup_lr=-1": "optim.warmup_lr (-1.0) must not be negative",
+    "optim.min_lr=-1": "optim.min_lr (-1.0) must not be negative",
+    "checkpoint.every_steps=-1": "checkpoint.every_steps (-1) must not be negative",
+    "evaluation.every_steps=-1": "evaluation.every_steps (-1) must not be negative",
+    "workers=-1": "workers (-1) must not be negative",
+    "seed=-1": "seed (-1) must not be negative",
+    "losses.vl.weight=-1": "losses.vl.weight (-1.0) must not be negative",
+    "losses.vl.scale=0": "losses.vl.scale (0.0) must be above 0",
+    "losses.vl.temperature=-2": "losses.vl.temperature (-2.0) must be above 0",
+    "steps=5000 optim.warmup_steps=9000": "optim.warmup_steps (9000) must be below steps (5000); lower it or raise steps",
+    "steps=5000 optim.warmup_steps=5000": "optim.warmup_steps (5000) must be below steps (5000)",
+    "optim.min_lr=1": "optim.min_lr (1.0) must not be above optim.lr (0.0008)",
+    "optim.lr=nan": "optim.min_lr (4e-05) must not be above optim.lr (nan)",
+    "data.augmentation.crop_scale=[0,1]": "data.augmentation.crop_scale (0.0, 1.0) must be two fractions",
+    "data.augmentation.crop_scale=[0.9,0.5]": "data.augmentation.crop_scale (0.9, 0.5) must be two fractions in rising order",
+    "data.augmentation.crop_scale=[0.5,2]": "data.augmentation.crop_scale (0.5, 2.0) must be two fractions",
+    "data.augmentation.crop_ratio=[0,1]": "data.augmentation.crop_ratio (0.0, 1.0) must be two ratios",
+    "data.augmentation.crop_ratio=[2,1]": "data.augmentation.crop_ratio (2.0, 1.0) must be two ratios in rising order",
+    "data.max_skip_fraction=1.5": "data.max_skip_fraction (1.5) must lie between 0 and 1",
+    "data.augmentation.flip_fraction=-0.5": "data.augmentation.flip_fraction (-0.5) must lie between 0 and 1",
+    "teacher.name=''": "losses.vl needs a teacher; set teacher.name",
+    "losses.contrastive.weight=1": "losses.contrastive needs images with their own captions; set data.pairs",
+    "losses.c.kind=contrastive": "losses.c needs a student text tower; set student.text_tower=true",
+    "losses.feature.mode=both": "losses.feature needs a student text tower",
+    "data.pairs=p": "data.pairs and data.images/data.texts are both set",
+    "student.text_tower=true": "student.text_tower=true is trained on pairs; set data.pairs",
+    "evaluation.sets.mine.shards=''": "evaluation.sets.mine.shards is not set",
+    "evaluation.sets.mine.classes=''": "evaluation.sets.mine.classes is not set",
+    "evaluation.best=mine_top1": "evaluation.best is set and evaluation.every_steps is 0",
+}
+
+
+@pytest.mark.parametrize("overrides", CONTRADICTIONS)
+def test_a_contradiction_is_refused(overrides: str) -> None:
+    """One line with the setting and its value."""
+    with pytest.raises(ConfigError) as caught:
+        resolve(GOOD, overrides.split(" "))
+    assert any(line.startswith(CONTRADICTIONS[overrides]) for line in str(caught.value).split("\n"))
+
+
+@pytest.mark.parametrize("name", ["vl", "pvl", "udist", "feature"])
+def test_imitating_losses_need_a_teacher(name: str) -> None:
+    """Also on pairs; contrastive does not."""
+    terms: dict[str, LossOptions] = {
+        "vl": VL(weight=1.0), "pvl": PVL(weight=1.0), "udist": UDist(weight=1.0), "feature": Feature()
+    }  # fmt: skip
+    alone = replace(PAIRED, teacher=Teacher(), losses={name: terms[name]})
+    with pytest.raises(ConfigError, match=f"losses.{name} needs a teacher"):
+        resolve(alone)
+    assert resolve(replace(alone, losses={"contrastive": Contrastive()}))
+
+
+ACCEPTED = [
+    (GOOD, ""),
+    (GOOD, "losses.vl.weight=0 losses.pvl.weight=1 data.texts=''"),
+    (GOOD, "optim.warmup_steps=0 steps=1"),
+    (GOOD, "evaluation.best=mine_top1 evaluation.every_steps=10"),
+    (GOOD, "evaluation.sets.mine.kind=retrieval evaluation.sets.mine.classes=''"),
+    (GOOD, "data.images='' data.texts='' dry_run=true"),
+    (GOOD, "losses.contrastive.weight=0"),
+    (GOOD, "data.augmentation.crop_scale=[1,1] data.augmentation.crop_ratio=[1,1] data.augmentation.flip_fraction=1"),
+    (GOOD, "data.max_skip_fraction=0 optim.min_lr=8e-4"),
+    (PAIRED, ""),
+    (PAIRED, "losses.vl.weight=1 losses.feature.mode=both"),
+    (PAIRED, "teacher.name=''"),
+]
+
+
+@pytest.mark.parametrize(("run", "overrides"), ACCEPTED)
+def test_what_is_allowed(run: Run, overrides: str) -> None:
+    """The edges of the rules above."""
+    assert resolve(run, overrides.split())
+
+
+def test_all_contradictions_are_told_at_once() -> None:
+    """One line each, so that a run is not started five times to find five mistakes."""
+    with pytest.raises(ConfigError) as caught:
+        resolve(GOOD, ["steps=0", "workers=-1", "out_dir=''"])
+    lines = str(caught.value).split("\n")
+    assert len(lines) >= 3 and any("out_dir" in line for line in lines) and any("workers" in line for line in lines)
