@@ -20,19 +20,19 @@ from toolkit.playground.prepare import prepare_world
 DATA = "runs/train_teacher/data"
 DEFAULTS = Run(
     out_dir="runs/train_teacher",
-    student=Student(name="toolkit.playground.towers:scene_clip", kwargs={"width": 40}, text_tower=True),
+    student=Student(name="toolkit.playground.towers:scene_clip", kwargs={"width": 40, "text_width": 128}, text_tower=True),
     losses={"contrastive": Contrastive()},
     data=Data(
         pairs=f"{DATA}/train_pairs",
         global_batch_size=256,
         augmentation=Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip_fraction=0.0),
     ),
-    optim=Optim(lr=2e-3, warmup_lr=1e-5, min_lr=1e-5, warmup_steps=100, gradient_clipping=1.0),
-    steps=2_000,
+    optim=Optim(lr=2e-3, warmup_lr=2e-5, min_lr=0.0, warmup_steps=100, weight_decay=0.1, betas=(0.9, 0.98)),
+    steps=1_000,
     precision="fp32",
     workers=0,
     evaluation=Evaluation(
-        every_steps=500,
+        every_steps=250,
         sets={"scenes": EvalSet(shards=f"{DATA}/test_classes", classes=f"{DATA}/classes.json")},
     ),
 )

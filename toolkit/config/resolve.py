@@ -59,9 +59,18 @@ def merge(defaults: Run, tree: dict[str, Any]) -> Run:
     tree = dict(tree)
     losses = merge_losses(defaults.losses, tree.pop("losses", None) or {})
     check_keys(Run, tree, "")
-    bare = replace(defaults, losses={})
+    bare = replace(without_foreign_kwargs(defaults, tree), losses={})
     merged = to_dataclass(bare, tree, "")
     return replace(merged, losses=losses)
+
+
+def without_foreign_kwargs(defaults: Run, tree: dict[str, Any]) -> Run:
+    """Another student or teacher does not inherit the keyword arguments that the recipe has for its own."""
+    for section in ("student", "teacher"):
+        default, given = getattr(defaults, section), tree.get(section, {})
+        if given.get("name", default.name) != default.name:
+            defaults = replace(defaults, **{section: replace(default, kwargs={})})
+    return defaults
 
 
 def to_dataclass(default: Any, tree: dict[str, Any], where: str) -> Any:
