@@ -24,12 +24,12 @@ from toolkit.facts import PACKAGES, git_state, version_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "emoji_cpu2_202611"
-TEACHER, STUDENT = "student.kwargs.width=64", "student.kwargs.width=32"
-TEXT = [f"student.kwargs.{x}" for x in (f"vocab_size={VOCABULARY}", "text_width=96", "text_layers=2")]
+TEACHER, STUDENT = "student.kwargs.width=48", "student.kwargs.width=24"
+TEXT = [f"student.kwargs.{x}" for x in (f"vocab_size={VOCABULARY}", "text_width=96", "text_layers=1")]
 METHOD = [
     *("data.global_batch_size=256", "data.augmentation.flip_fraction=0", "student.image_size=40"),
     *("student.kwargs.blocks=1", "student.kwargs.embed_dim=128", "optim.lr=2e-3", "optim.warmup_lr=1e-5"),
-    *("optim.min_lr=1e-5", "optim.warmup_steps=100", "optim.gradient_clipping=1", "precision=fp32", "workers=0"),
+    *("optim.min_lr=1e-5", "optim.warmup_steps=100", "optim.gradient_clipping=1", "precision=bf16", "workers=0"),
     "evaluation.every_steps=0",
 ]
 

@@ -20,7 +20,9 @@ from toolkit.playground.prepare import prepare_world
 DATA = "runs/train_teacher/data"
 DEFAULTS = Run(
     out_dir="runs/train_teacher",
-    student=Student(name="toolkit.playground.towers:scene_clip", kwargs={"width": 40, "text_width": 128}, text_tower=True),
+    student=Student(
+        name="toolkit.playground.towers:scene_clip", kwargs={"width": 40, "text_width": 128}, text_tower=True
+    ),
     losses={"contrastive": Contrastive()},
     data=Data(
         pairs=f"{DATA}/train_pairs",

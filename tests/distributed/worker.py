@@ -77,7 +77,9 @@ class Student(nn.Module):
         self.scale = nn.Parameter(torch.full((1,), 2.0, dtype=torch.float64))
 
 
-def run(name: str, student: Student, data: dict[str, Tensor], exchange, rank: int, world: int) -> tuple[Tensor, list[Tensor]]:
+def run(
+    name: str, student: Student, data: dict[str, Tensor], exchange, rank: int, world: int
+) -> tuple[Tensor, list[Tensor]]:
     """Loss and parameter gradients of one rank's share."""
     student.zero_grad()
     mine = {key: value.chunk(world)[rank] for key, value in data.items()}
@@ -91,7 +93,9 @@ def run(name: str, student: Student, data: dict[str, Tensor], exchange, rank: in
     try:
         loss = build_loss(name)(found, teacher, exchange=exchange)
     except IndexError:  # a mutant whose labels point past its columns: dead, and shown as infinitely wrong
-        return torch.tensor(float("inf"), dtype=torch.float64), [torch.full_like(p, float("inf")) for p in student.parameters()]
+        return torch.tensor(float("inf"), dtype=torch.float64), [
+            torch.full_like(p, float("inf")) for p in student.parameters()
+        ]
     loss.backward()
     return loss.detach(), [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in student.parameters()]
 

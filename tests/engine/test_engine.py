@@ -65,7 +65,8 @@ def test_resumed_equals_uninterrupted(curves, folder, case):
     """Stopped after three of five steps; `dropout` draws from each rank's generator and so needs its state."""
     assert curves[case]["curve"] == curves[case]["resumed"]
     straight, resumed = (
-        load_file(folder / name / "checkpoints" / "step_00000005" / "student.safetensors") for name in (case, f"{case}_resumed")
+        load_file(folder / name / "checkpoints" / "step_00000005" / "student.safetensors")
+        for name in (case, f"{case}_resumed")
     )
     assert straight.keys() == resumed.keys()
     assert all(equal(straight[name], resumed[name]) for name in straight)
@@ -80,7 +81,9 @@ def test_consolidated_student_is_the_same_in_every_stage(curves, folder):
 @pytest.mark.slow
 def test_options_leave_the_curve_alone(tmp_path):
     """Offload, torch.compile and activation checkpointing change speed and memory only."""
-    curves = launch(tmp_path, "zero1", "zero3_offload", "compiled", "checkpointed", "not_checkpointed", "bf16_zero2", "bf16_zero3")
+    curves = launch(
+        tmp_path, "zero1", "zero3_offload", "compiled", "checkpointed", "not_checkpointed", "bf16_zero2", "bf16_zero3"
+    )
     assert worst(curves["zero3_offload"]["curve"], curves["zero1"]["curve"]) < 1e-5
     assert worst(curves["compiled"]["curve"], curves["zero1"]["curve"]) < 1e-4
     assert worst(curves["checkpointed"]["curve"], curves["not_checkpointed"]["curve"]) < 1e-5

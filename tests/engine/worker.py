@@ -60,9 +60,12 @@ def cases(folder: Path) -> dict[str, Run]:
     made |= {f"bf16_zero{stage}": replace(made[f"zero{stage}"], precision="bf16") for stage in range(4)}
     made["compiled"] = replace(made["zero1"], compile=True)
     made["checkpointed"] = replace(
-        made["zero1"], student=replace(run.student, name="timm/test_vit", kwargs={}, image_size=160, grad_checkpointing=True)
+        made["zero1"],
+        student=replace(run.student, name="timm/test_vit", kwargs={}, image_size=160, grad_checkpointing=True),
     )
-    made["not_checkpointed"] = replace(made["checkpointed"], student=replace(made["checkpointed"].student, grad_checkpointing=False))
+    made["not_checkpointed"] = replace(
+        made["checkpointed"], student=replace(made["checkpointed"].student, grad_checkpointing=False)
+    )
     made["dropout"] = replace(made["zero1"], student=replace(run.student, name="reference:dropout_student", kwargs={}))
     return {name: replace(case, out_dir=str(folder / name)) for name, case in made.items()}
 

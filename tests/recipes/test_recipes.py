@@ -15,7 +15,13 @@ from toolkit import config
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))
-FEW = ["logging.every_steps=1", "checkpoint.every_steps=0", "evaluation.every_steps=0", "workers=0", "logging.tensorboard=false"]
+FEW = [
+    "logging.every_steps=1",
+    "checkpoint.every_steps=0",
+    "evaluation.every_steps=0",
+    "workers=0",
+    "logging.tensorboard=false",
+]
 
 
 def load(path: Path):
@@ -36,7 +42,9 @@ def test_recipe_is_short_and_resolves(path):
     assert len(path.read_text().splitlines()) <= 60
     module = load(path)
     assert module.__doc__ and "deepspeed" in module.__doc__
-    words = ["data.images=a", "data.texts=b"] if not module.DEFAULTS.data.images and not module.DEFAULTS.data.pairs else []
+    words = (
+        ["data.images=a", "data.texts=b"] if not module.DEFAULTS.data.images and not module.DEFAULTS.data.pairs else []
+    )
     assert config.resolve(module.DEFAULTS, words).steps == module.DEFAULTS.steps
 
 
@@ -53,7 +61,11 @@ def test_paper_recipe_has_the_papers_numbers():
     defaults = load(ROOT / "recipes" / "distill_vitb32.py").DEFAULTS
     assert (defaults.steps, defaults.data.global_batch_size, defaults.optim.warmup_steps) == (324_800, 12_288, 12_992)
     assert (defaults.optim.lr, defaults.optim.warmup_lr, defaults.optim.min_lr) == (8e-4, 4e-6, 4e-5)
-    assert (defaults.optim.weight_decay, defaults.optim.gradient_clipping, defaults.optim.betas) == (0.05, 0.0, (0.9, 0.999))
+    assert (defaults.optim.weight_decay, defaults.optim.gradient_clipping, defaults.optim.betas) == (
+        0.05,
+        0.0,
+        (0.9, 0.999),
+    )
     assert {name: term.weight for name, term in defaults.losses.items()} == {"vl": 0.7, "pvl": 0.3, "udist": 0.0}
     assert (defaults.teacher.name, defaults.teacher.pretrained) == ("ViT-L-14-quickgelu", "openai")
     assert (defaults.data.augmentation.crop_scale, defaults.data.teacher_view) == ((0.08, 1.0), "plain")
@@ -89,7 +101,9 @@ def test_quickstart_trains_the_readmes_student(quickstart):
     page = (folder / "runs/quickstart/report.html").read_text()
     assert "my_student:tiny" in page
     checkpoint = folder / "runs/quickstart/checkpoints/step_00000006"
-    assert {"student.safetensors", "student.json", "manifest.json", "state.json"} <= {p.name for p in checkpoint.iterdir()}
+    assert {"student.safetensors", "student.json", "manifest.json", "state.json"} <= {
+        p.name for p in checkpoint.iterdir()
+    }
 
 
 def test_rerun_resumes_and_other_settings_are_refused(quickstart):

@@ -8,9 +8,9 @@ from toolkit.evaluate.zero_shot import percent
 
 def agreement_metrics(
     student: Float[Tensor, "n e"],
-    teacher: Float[Tensor, "n e"],
+    teacher: Float[Tensor, "n d"],
     student_head: Float[Tensor, "k e"] | None,
-    teacher_head: Float[Tensor, "k e"] | None,
+    teacher_head: Float[Tensor, "k d"] | None,
 ) -> dict[str, float]:
     """`mean_cosine` of image embeddings (a fraction; only at equal width) and `agreement_top1` of predictions (percent)."""
     metrics: dict[str, float] = {}

@@ -37,24 +37,22 @@ def read_classes(path: str, *, asked_by: str) -> Classes:
     """Read a classes file; raises DataError naming what is wrong with it."""
     try:
         content = json.loads(Path(path).read_text())
-        classes = Classes(list(content["classnames"]), list(content["templates"]), dict(content.get("groups", {})))
+        names, templates = list(content["classnames"]), list(content["templates"])
+        groups = dict(content.get("groups", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{asked_by}={path} is no classes file ({error!r}); it is JSON with classnames, templates and optional groups"
         ) from error
-    wrong = [template for template in classes.templates if "{}" not in template]
-    if not classes.classnames or not classes.templates or wrong:
+    wrong = [template for template in templates if "{}" not in str(template)]
+    if not names or not templates or wrong:
         raise DataError(
             f"{asked_by}={path}: needs at least one class name and templates with {{}} in each; found {wrong[:1] or 'none'}"
         )
-    for group, numbers in classes.groups.items():
-        if not isinstance(numbers, list) or any(
-            not isinstance(n, int) or not 0 <= n < len(classes.classnames) for n in numbers
-        ):
-            raise DataError(
-                f"{asked_by}={path}: group {group} must be a list of class numbers in 0..{len(classes.classnames) - 1}"
-            )
-    return classes
+    for group, numbers in groups.items():
+        known = range(len(names))
+        if not isinstance(numbers, list) or any(not isinstance(n, int) or n not in known for n in numbers):
+            raise DataError(f"{asked_by}={path}: group {group} must be a list of class numbers in 0..{len(names) - 1}")
+    return Classes([str(name) for name in names], [str(template) for template in templates], groups)
 
 
 class EvalData(Dataset[dict[str, Any]]):

@@ -16,7 +16,7 @@ PROMPTS_PER_FORWARD = 256
 @torch.no_grad()
 def class_head(encoder: Encoder, classes: Classes) -> Float[Tensor, "k e"]:
     """One unit vector per class: every template filled in and encoded, normalised, averaged, normalised again."""
-    prompts = [template.replace("{}", str(name)) for name in classes.classnames for template in classes.templates]
+    prompts = [template.replace("{}", name) for name in classes.classnames for template in classes.templates]
     features = encode_texts(encoder, prompts)
     return unit(features.view(len(classes.classnames), len(classes.templates), -1).mean(dim=1))
 

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -128,7 +127,7 @@ def from_function(
     return model
 
 
-def three_floats(values: Iterable[float]) -> tuple[float, float, float]:
+def three_floats(values: Any) -> tuple[float, float, float]:
     """A user's list or tuple of three numbers."""
     red, green, blue = map(float, values)
     return red, green, blue

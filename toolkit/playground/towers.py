@@ -4,6 +4,7 @@ Plain layers only: no BatchNorm (its statistics differ between ranks) and no 0-d
 """
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +55,7 @@ class SceneClip(SceneStudent):
     """Image and text tower, and `logit_scale`, which holds the logarithm as open_clip's does but has shape (1,)."""
 
     context_length = CONTEXT_LENGTH
+    tokenizer = str(Path(__file__).parent / "assets" / "words.model")
 
     def __init__(self, visual: nn.Module, text: nn.Module):
         super().__init__(visual)

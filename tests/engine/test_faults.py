@@ -1,0 +1,180 @@
+"""What must not be lost or passed over: torn checkpoints, other students, kills, numbers that are none."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from launch_ranks import environment
+from safetensors.torch import load_file
+
+from toolkit import checkpoint, config
+from toolkit.config import Checkpoint, Data, Logging, Optim, Run, Student, Teacher
+from toolkit.errors import CheckpointError, ConfigError
+from toolkit.meter import NonFiniteLoss
+from toolkit.playground.prepare import TEACHER
+from toolkit.playground.shards import write_world
+from toolkit.train import train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    """Four steps of one rank in this process, already trained, with a checkpoint after every step."""
+    folder = tmp_path_factory.mktemp("faults")
+    world = write_world(folder / "world", images=128, texts=128, test_images_per_class=1, test_pairs=20)
+    run = Run(
+        out_dir=str(folder / "run"),
+        teacher=Teacher(name=str(TEACHER)),
+        student=Student(name="toolkit.playground.towers:scene_student", kwargs={"width": 8}),
+        losses=dict(config.FIELD_PRESETS["dimefm"]),
+        data=Data(images=str(world / "train_images"), texts=str(world / "train_texts"), global_batch_size=16),
+        optim=Optim(warmup_steps=1),
+        steps=4,
+        precision="fp32",
+        workers=0,
+        logging=Logging(every_steps=1, tensorboard=False),
+        checkpoint=Checkpoint(every_steps=1, keep_last=2),
+    )
+    train(run)
+    return run
+
+
+def copied(run: Run, tmp_path: Path) -> Run:
+    """The same run in a folder that a test may damage."""
+    shutil.copytree(run.out_dir, tmp_path / "run")
+    return replace(run, out_dir=str(tmp_path / "run"))
+
+
+def test_keeps_the_last_checkpoints(run):
+    assert [p.name for p in checkpoint.steps_saved(Path(run.out_dir))] == ["step_00000003", "step_00000004"]
+
+
+def test_checkpoint_holds_nothing_of_the_teacher(run):
+    folder = checkpoint.newest(Path(run.out_dir))
+    assert not [key for key in load_file(folder / "student.safetensors") if key.startswith("text")]
+    states = torch.load(folder / "deepspeed" / "mp_rank_00_model_states.pt", weights_only=False)["module"]
+    assert {key.split(".")[0] for key in states} == {"student"}
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest"])
+def test_torn_checkpoint_is_passed_over_and_named(run, tmp_path, capsys, damage):
+    run = copied(run, tmp_path)
+    folder = checkpoint.folder_of(Path(run.out_dir), 4)
+    victim = folder / "deepspeed" / "mp_rank_00_model_states.pt"
+    if damage == "truncate":
+        os.truncate(victim, victim.stat().st_size // 2)
+    elif damage == "flip":
+        content = bytearray(victim.read_bytes())
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content)
+    elif damage == "remove":
+        victim.unlink()
+    else:
+        (folder / "manifest.json").unlink()
+    assert checkpoint.newest(Path(run.out_dir)) == checkpoint.folder_of(Path(run.out_dir), 3)
+    assert "step_00000004 is torn" in capsys.readouterr().out
+
+
+def test_tampered_pickle_is_never_loaded(run, tmp_path):
+    """A checkpoint whose hashes do not match runs no code, because it is not unpickled."""
+    run = copied(run, tmp_path)
+    marker = tmp_path / "owned"
+    for folder in checkpoint.steps_saved(Path(run.out_dir)):
+        torch.save(Evil(str(marker)), folder / "deepspeed" / "mp_rank_00_model_states.pt")
+    train(replace(run, stop_at_step=1))
+    assert not marker.exists()
+
+
+class Evil:
+    """Pickles into a call that leaves a mark."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.path}",))
+
+
+def test_checkpoint_of_another_student_is_refused(run, tmp_path):
+    run = copied(run, tmp_path)
+    other = replace(run, student=replace(run.student, kwargs={"width": 12}))
+    with pytest.raises(ConfigError, match=r"student\.kwargs\.width: 8 -> 12"):
+        train(other)
+    (Path(run.out_dir) / "config.yaml").unlink()
+    with pytest.raises(CheckpointError, match="is of another student: "):
+        train(other)
+
+
+def test_other_zero_stage_is_refused(run, tmp_path):
+    with pytest.raises(CheckpointError, match=r"written with deepspeed=ds_configs/zero1\.json"):
+        train(replace(copied(run, tmp_path), deepspeed="ds_configs/zero0.json"))
+
+
+def test_steps_may_grow_and_other_settings_may_not(run, tmp_path):
+    run = copied(run, tmp_path)
+    with pytest.raises(ConfigError, match=r"optim\.lr: 0\.0008 -> 0\.1"):
+        train(replace(run, optim=replace(run.optim, lr=0.1)))
+    train(replace(run, steps=5))
+    lines = [json.loads(line) for line in (Path(run.out_dir) / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+
+
+def test_non_finite_loss_stops_before_the_update(run, tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    state = load_file(checkpoint.newest(Path(run.out_dir)) / "student.safetensors")
+    name = next(iter(state))
+    state[name] = torch.full_like(state[name], float("nan"))
+    from safetensors.torch import save_file
+
+    save_file(state, broken)
+    with pytest.raises(NonFiniteLoss, match=r"step 0: the loss is not finite \(rank 0: vl, pvl\)"):
+        train(replace(run, out_dir=str(tmp_path / "nan"), student=replace(run.student, pretrained=str(broken))))
+    assert not list((tmp_path / "nan").glob("checkpoints/*"))
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_and_resume_equals_uninterrupted(tmp_path):
+    """Two ranks through the launcher, killed hard at some step, started again by the same command."""
+
+    def start(out_dir: str) -> subprocess.Popen[bytes]:
+        words = [
+            "steps=30",
+            "optim.warmup_steps=5",
+            "data.global_batch_size=64",
+            "logging.every_steps=1",
+            "checkpoint.every_steps=5",
+        ]
+        words += [f"out_dir={out_dir}", "evaluation.every_steps=0", "logging.tensorboard=false"]
+        launcher = [
+            str(Path(sys.executable).with_name("deepspeed")),
+            "--num_gpus",
+            "2",
+            str(ROOT / "recipes/quickstart.py"),
+        ]
+        return subprocess.Popen([*launcher, *words], cwd=tmp_path, env=environment(), start_new_session=True)
+
+    def curve(out_dir: str) -> list[tuple[int, float]]:
+        lines = [json.loads(line) for line in (tmp_path / out_dir / "metrics.jsonl").read_text().splitlines()]
+        return [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
+
+    assert start("straight").wait(300) == 0
+    killed = start("killed")
+    while not (tmp_path / "killed/checkpoints/step_00000010").exists():
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    subprocess.run(["pkill", "-9", "-f", f"{ROOT}/recipes/quickstart.py.*out_dir=killed"], check=False)
+    killed.wait()
+    assert start("killed").wait(300) == 0
+    assert curve("killed") == curve("straight")
+    last = "checkpoints/step_00000030/student.safetensors"
+    left, right = load_file(tmp_path / "straight" / last), load_file(tmp_path / "killed" / last)
+    assert all(torch.equal(left[name], right[name]) for name in left)
