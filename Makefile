@@ -1,6 +1,7 @@
 # Two commands do everything: `make quickstart` and `make test`. Each sets the machine up first; both are safe to repeat.
 PYTHON ?= python3
-VENV := .venv
+VENV := $(CURDIR)/.venv
+# Absolute: the operator that DeepSpeed compiles is cached by the paths it was compiled with.
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -14,17 +15,17 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -e '.[dev]'
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m toolkit.build_ops
+	PATH="$(BIN):$$PATH" $(BIN)/python -m toolkit.build_ops
 	@touch $(STAMP)
 
 quickstart: install
-	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/deepspeed --num_gpus 2 recipes/quickstart.py
+	OMP_NUM_THREADS=1 PATH="$(BIN):$$PATH" $(BIN)/deepspeed --num_gpus 2 recipes/quickstart.py
 
 test: install
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest
+	PATH="$(BIN):$$PATH" $(BIN)/pytest
 
 test-slow: install
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m slow
+	PATH="$(BIN):$$PATH" $(BIN)/pytest -m slow
 
 check: install
 	$(BIN)/ruff check .

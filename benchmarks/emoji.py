@@ -63,10 +63,13 @@ def launch(out: Path, name: str, recipe: str, *overrides: str) -> None:
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", "2", "--master_port", str(port)]
+    bin = Path(sys.executable).parent
+    command = [str(bin / "deepspeed"), "--num_gpus", "2", "--master_port", str(port)]
     command += [str(ROOT / "recipes" / recipe), f"out_dir={out / name}", *overrides]
+    # Another ninja than the one that built DeepSpeed's CPU operator would build it anew, in every launch.
+    env = {"OMP_NUM_THREADS": "1", **os.environ, "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}"}
     with (out / f"{name}.log").open("w") as log:
-        code = subprocess.run(command, stdout=log, stderr=log, env={"OMP_NUM_THREADS": "1", **os.environ}).returncode
+        code = subprocess.run(command, stdout=log, stderr=log, env=env).returncode
     if code:
         sys.exit(f"{name} failed with {code}; {out / name}.log says why")
 

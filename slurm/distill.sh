@@ -25,7 +25,8 @@ fi
 [[ -f $recipe ]] || { echo "no recipe $recipe in $SLURM_SUBMIT_DIR; submit from the folder that holds it" >&2; exit 2; }
 python=python3
 [[ -x .venv/bin/python ]] && python=$PWD/.venv/bin/python
-export PATH="$(dirname "$(command -v "$python")"):$PATH"  # ninja, where DeepSpeed compiles an operator
+folder=$(dirname "$(command -v "$python")")
+export PATH=$folder:$PATH  # ninja, where DeepSpeed compiles an operator
 
 # scontrol exists on the node, not inside containers: ask it here. The port is the job's own.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)

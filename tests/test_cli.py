@@ -39,7 +39,7 @@ def test_a_report_of_what_is_no_run(tmp_path: Path) -> None:
         dispatch(["report", str(tmp_path / "nowhere")])
 
 
-@pytest.mark.parametrize("words", [[], ["evalute", "x"], ["report"]])
+@pytest.mark.parametrize("words", [[], ["evalute", "x"], ["report"], ["report", "x", "--fast"]])
 def test_words_that_are_no_command(words: list[str], tmp_path: Path) -> None:
     """Usage, exit code 2."""
     done = dime(*words, cwd=tmp_path)

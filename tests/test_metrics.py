@@ -96,6 +96,6 @@ def test_wandb_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_small_things(tmp_path: Path) -> None:
     """A clock, and a file that is not there."""
-    assert (clock(0), clock(3723.9), clock(360_000)) == ("0:00:00", "1:02:03", "100:00:00")
+    assert (clock(0.0), clock(3723.9), clock(360_000.0)) == ("0:00:00", "1:02:03", "100:00:00")
     keep_up_to(tmp_path / "none.jsonl", 3)
     assert not (tmp_path / "none.jsonl").exists()

@@ -40,7 +40,11 @@ def dispatch(argv: Sequence[str]) -> None:
     students = verbs.add_parser("students", help="architectures a recipe can name as student.name")
     students.add_argument("filter", nargs="?", default="", help="part of the name")
 
-    words = parser.parse_args(list(argv))
+    words, others = parser.parse_known_args(list(argv))
+    if words.verb == "demo":
+        words.overrides += others  # --dry-run, which a recipe understands
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     {"demo": run_demo, "evaluate": run_evaluate, "report": run_report, "students": run_students}[words.verb](words)
 
 

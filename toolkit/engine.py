@@ -35,7 +35,8 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: fl
 
     Not decayed, as in DIME-FM: 1-D tensors, biases, position tables and embeddings, token embeddings.
     """
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in named:
         if parameter.requires_grad:
             dims = len(getattr(parameter, "ds_shape", parameter.shape))

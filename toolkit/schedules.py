@@ -9,7 +9,7 @@ def lr_at(step: int, optim: Optim, steps: int) -> float:
     """Learning rate of the update number `step` (0-based) out of `steps`.
 
     Linear from `warmup_lr` to `lr` over `warmup_steps`; after that the cosine from `lr` to `min_lr` over all steps,
-    evaluated at the absolute step (timm's CosineLRScheduler without warm-up prefix: the rate falls from 7.998e-4 to
+    evaluated at the absolute step (timm's CosineLRScheduler without warm-up prefix: the rate falls from 7.999e-4 to
     7.970e-4 at the end of the paper's warm-up). The released code sets the rate after the update and so lags by one step;
     this does not.
     """

@@ -55,7 +55,7 @@ def train(run: Run) -> dict[str, Any]:
 
     # Data: found and counted before the engine is built, so that a missing shard shows at once.
     sources = build_sources(
-        run.data, batch, student=student.preprocess, teacher=teacher and teacher.preprocess,
+        run.data, batch, student=student.preprocess, teacher=teacher.preprocess if teacher else None,
         tokenizers=tokenizers(run, student, teacher), seed=run.seed,
     )  # fmt: skip
     start = facts.write_facts(run, batch, student, teacher, {name: source.facts() for name, source in sources.items()})
