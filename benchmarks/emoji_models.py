@@ -17,9 +17,9 @@ from PIL import Image, ImageEnhance
 from toolkit.data.shards import write_shards
 
 TRAINED_ON, JUDGED_ON = "noto_png72", "fluent_3d_png72"
-SIDE = 44
-"""Pixels of a training picture on disk; the towers see a crop of it at 40."""
-VIEWS = 24
+SIDE = 36
+"""Pixels of a training picture on disk; the towers see a crop of it at 32."""
+VIEWS = 16
 """Training pictures per concept on disk; twice as many of half A without text."""
 VOCABULARY = 2000
 TEMPLATES = ("{}", "an emoji of {}", "a picture of {}", "a small drawing of {}")

@@ -27,7 +27,7 @@ DEFAULTS = Run(
         augmentation=Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip_fraction=0.0),
     ),
     optim=Optim(lr=3e-3, warmup_lr=3e-4, min_lr=3e-5, warmup_steps=40),
-    steps=800,
+    steps=700,
     precision="fp32",
     workers=0,
     evaluation=Evaluation(

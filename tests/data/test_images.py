@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision import transforms
 from torchvision.transforms import functional as F
 
 from toolkit.config import Augmentation, Preprocess
@@ -71,6 +72,19 @@ def test_the_same_seed_gives_the_same_crop() -> None:
 
     assert torch.equal(view(1), view(1)) and not torch.equal(view(1), view(2))
     assert view(1).shape == (3, 24, 24) and view(1).dtype == torch.uint8
+
+
+@pytest.mark.parametrize("size", [(400, 300), (100, 300), (40, 30)])
+def test_the_students_view_is_the_papers(size: tuple[int, int]) -> None:
+    """Short side to 256 (bicubic, in proportion to 224), bilinear crop, flip: torchvision's own steps, draw for draw."""
+    shrink = [transforms.Resize(64, transforms.InterpolationMode.BICUBIC)] if min(size) > 64 else []
+    crop = transforms.RandomResizedCrop(56, (0.08, 1.0), (3 / 4, 4 / 3), transforms.InterpolationMode.BILINEAR)
+    theirs = transforms.Compose([*shrink, crop, transforms.RandomHorizontalFlip(0.5), transforms.PILToTensor()])
+    for seed in range(5):
+        torch.manual_seed(seed)
+        ours = random_view(picture(*size), Preprocess(image_size=56), Augmentation())
+        torch.manual_seed(seed)
+        assert torch.equal(ours, theirs(picture(*size)))
 
 
 def test_flips_alone() -> None:

@@ -39,6 +39,13 @@ def test_order_differs_between_passes_and_seeds() -> None:
     assert len(set(shard_orders)) > 1
 
 
+def test_both_shuffles_are_anew_in_every_pass() -> None:
+    """The order of the shards, and the order inside a window (here the one window there is)."""
+    shards = [tuple(Plan([1] * 9, 0, 1).place(epoch * 9 + k).shard for k in range(9)) for epoch in range(4)]
+    rows = [tuple(Plan([9], 0, 1).place(epoch * 9 + k).row for k in range(9)) for epoch in range(4)]
+    assert len(set(shards)) == len(set(rows)) == 4
+
+
 def test_samples_are_shuffled_inside_a_shard() -> None:
     """Window 1: one shard after the other, its rows in another order than on disk."""
     plan = Plan([20, 20], 0, 1)
