@@ -23,11 +23,11 @@ DEFAULTS = Run(
     data=Data(
         images=f"{DATA}/train_images",
         texts=f"{DATA}/train_texts",
-        global_batch_size=256,
+        global_batch_size=128,
         augmentation=Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip_fraction=0.0),
     ),
     optim=Optim(lr=3e-3, warmup_lr=3e-4, min_lr=3e-5, warmup_steps=40),
-    steps=700,
+    steps=1_200,
     precision="fp32",
     workers=0,
     evaluation=Evaluation(
@@ -45,7 +45,7 @@ def main(overrides: Sequence[str]) -> dict[str, Any]:
     """Make the world if it is not there, then train, judge and report."""
     run = config.resolve(DEFAULTS, overrides)
     if not run.dry_run and run.data.images == DEFAULTS.data.images:
-        prepare_world(Path(DATA))
+        prepare_world(Path(DATA), images=40_000, texts=40_000)
     return start(DEFAULTS, overrides)
 
 

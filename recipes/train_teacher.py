@@ -21,7 +21,7 @@ DATA = "runs/train_teacher/data"
 DEFAULTS = Run(
     out_dir="runs/train_teacher",
     student=Student(
-        name="toolkit.playground.towers:scene_clip", kwargs={"width": 40, "text_width": 128}, text_tower=True
+        name="toolkit.playground.towers:scene_clip", kwargs={"width": 48, "text_width": 96}, text_tower=True
     ),
     losses={"contrastive": Contrastive()},
     data=Data(

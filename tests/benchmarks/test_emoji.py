@@ -150,15 +150,15 @@ def test_the_launches_resolve_and_share_no_half(tmp_path: Path) -> None:
     from toolkit import config
 
     found = {}
-    for name, (recipe, *overrides) in emoji.launches(tmp_path, 300, 200).items():
+    for name, (recipe, *overrides) in emoji.launches(tmp_path, 300, 400).items():
         defaults = importlib.import_module(f"recipes.{recipe.removesuffix('.py')}").DEFAULTS
         found[name] = config.resolve(defaults, [f"out_dir={tmp_path / name}", *overrides])
     student = found["student"]
     assert student.data.images.endswith("images_a") and student.data.texts.endswith("texts_b")
-    assert not student.data.pairs and student.teacher.name.endswith("teacher/checkpoints/step_00000200")
+    assert not student.data.pairs and student.teacher.name.endswith("teacher/checkpoints/step_00000400")
     assert found["contrastive"].data.pairs.endswith("pairs_a") and "pairs_b" in found["teacher"].data.pairs
     assert found["contrastive"].student.kwargs["width"] == student.student.kwargs["width"]
-    assert {name: run.steps for name, run in found.items()} == {"teacher": 200, "student": 300, "contrastive": 100}
+    assert {name: run.steps for name, run in found.items()} == {"teacher": 400, "student": 300, "contrastive": 200}
     assert all(set(run.evaluation.sets) == {"all", "a", "b", "scenes"} for run in found.values())
 
 

@@ -49,13 +49,19 @@ def plain_view(image: Image.Image, preprocess: Preprocess) -> UInt8[Tensor, "3 h
     return F.pil_to_tensor(image)
 
 
+def is_plain(augmentation: Augmentation) -> bool:
+    """Does it leave nothing to chance, so that the random view is the plain one."""
+    whole = (1.0, 1.0)
+    return (augmentation.crop_scale, augmentation.crop_ratio, augmentation.flip_fraction) == (whole, whole, 0.0)
+
+
 def random_view(image: Image.Image, preprocess: Preprocess, augmentation: Augmentation) -> UInt8[Tensor, "3 h w"]:
     """RandomResizedCrop and flip, drawn from torch's current generator.
 
     As in DIME-FM: pictures larger than 256 are first brought to a short side of 256 (bicubic, in proportion for other
     sizes than 224), the crop is bilinear. Scale [1, 1], ratio [1, 1] and no flips mean the plain view.
     """
-    if augmentation.crop_scale == (1, 1) and augmentation.crop_ratio == (1, 1) and not augmentation.flip_fraction:
+    if is_plain(augmentation):
         return plain_view(image, preprocess)
     side = preprocess.image_size
     short = round(side * 256 / 224)

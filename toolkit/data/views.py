@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from toolkit.config import Augmentation, Preprocess
-from toolkit.data.images import decode_image, plain_view, random_view
+from toolkit.data.images import decode_image, is_plain, plain_view, random_view
 
 
 @dataclass
@@ -30,7 +30,8 @@ class TrainingViews:
             }
         views = {"student_images": random_view(image, self.student, self.augmentation)}
         if self.teacher is not None:
-            views["teacher_images"] = plain_view(image, self.teacher)
+            shared = is_plain(self.augmentation) and geometry(self.student) == geometry(self.teacher)
+            views["teacher_images"] = views["student_images"] if shared else plain_view(image, self.teacher)
         return views
 
 
@@ -49,6 +50,11 @@ class PlainViews:
             if preprocess not in made:
                 made[preprocess] = plain_view(image, preprocess)
         return {f"{name}_images": made[preprocess] for name, preprocess in self.models.items()}
+
+
+def geometry(preprocess: Preprocess) -> tuple[int, str, str]:
+    """What decides the bytes of a plain view; mean and deviation are applied later, on the device."""
+    return preprocess.image_size, preprocess.interpolation, preprocess.resize_mode
 
 
 def resized(crop: Tensor, side: int) -> Tensor:

@@ -32,8 +32,9 @@ class SentencePieceTokenizer:
         """Token ids, int64."""
         pad = max(self.processor.pad_id(), 0)
         tokens = torch.full((len(texts), self.context_length), pad, dtype=torch.int64)
-        for row, pieces in enumerate(self.processor.encode(list(texts))):
-            kept = [*pieces[: self.context_length - 1], self.processor.eos_id()]
+        for row, text in enumerate(texts):
+            # One by one: given a list, sentencepiece starts a pool of threads for each call (240 us instead of 10).
+            kept = [*self.processor.encode(text)[: self.context_length - 1], self.processor.eos_id()]
             tokens[row, : len(kept)] = torch.tensor(kept)
         return tokens
 
