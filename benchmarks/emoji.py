@@ -24,8 +24,9 @@ from benchmarks.receipt import receipt, write
 
 ROOT = Path(__file__).resolve().parents[1]
 SOFTER = ["losses.vl.temperature=3", "losses.pvl.temperature=3"]
-"""A small teacher's own scale ends near 20, not at CLIP's 100: 33 is nearer to it."""
-NOTES = """"""
+"""This teacher's own scale ends at 17, not at CLIP's 100: 33 is nearer to it."""
+NOTES = ""
+"""What the numbers do not say by themselves; goes below the table."""
 TEACHER, STUDENT = "student.kwargs.width=48", "student.kwargs.width=24"
 TEXT = [f"student.kwargs.{x}" for x in (f"vocab_size={VOCABULARY}", "text_width=96", "text_layers=1")]
 METHOD = [
@@ -97,13 +98,14 @@ def rows_of(out: Path) -> dict[str, dict[str, dict[str, float]]]:
 def facts_of(out: Path, command: str, seconds: dict[str, float]) -> dict[str, Any]:
     """How the numbers came about."""
     runs = {name: json.loads((out / name / "run.json").read_text()) for name in ("teacher", "student", "contrastive")}
+    said = {name: run["command"].replace(" --local_rank=0", "") for name, run in runs.items()}
     sizes = {name: f"{run['student']['image_params']:,}" for name, run in runs.items()}
     return {
         **receipt(command),
         "seconds per stage": seconds,
         "data": json.loads((out / "data" / "world.json").read_text()),
         "parameters of the image towers": sizes,
-        **{f"launch of the {name}": f"deepspeed --num_gpus 2 recipes/{run['command']}" for name, run in runs.items()},
+        **{f"launch of the {name}": f"`deepspeed --num_gpus 2 recipes/{words}`" for name, words in said.items()},
         **{f"commit when the {name} was trained": run["git_commit"] for name, run in runs.items()},
     }
 

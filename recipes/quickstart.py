@@ -17,8 +17,8 @@ from toolkit.playground.prepare import TEACHER, prepare_world
 DATA = "runs/quickstart/data"
 DEFAULTS = Run(
     out_dir="runs/quickstart",
-    teacher=Teacher(name=str(TEACHER)),
-    student=Student(name="toolkit.playground.towers:scene_student", kwargs={"width": 20}),
+    teacher=Teacher(name=str(TEACHER), store="runs/quickstart/store"),
+    student=Student(name="toolkit.playground.towers:scene_student", kwargs={"width": 24}),
     losses=dict(config.FIELD_PRESETS["dimefm"]),
     data=Data(
         images=f"{DATA}/train_images",
@@ -26,12 +26,12 @@ DEFAULTS = Run(
         global_batch_size=128,
         augmentation=Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip_fraction=0.0),
     ),
-    optim=Optim(lr=3e-3, warmup_lr=3e-4, min_lr=3e-5, warmup_steps=40),
-    steps=1_200,
+    optim=Optim(lr=3e-3, warmup_lr=6e-5, min_lr=0.0, warmup_steps=50, betas=(0.9, 0.98)),
+    steps=1_600,
     precision="fp32",
     workers=0,
     evaluation=Evaluation(
-        every_steps=400,
+        every_steps=800,
         best="scenes_top1",
         sets={
             "scenes": EvalSet(shards=f"{DATA}/test_classes", classes=f"{DATA}/classes.json"),

@@ -1,6 +1,9 @@
 """Builds the DeepSpeed engine: who owns which setting, parameter groups, and the engine's traps kept out of sight."""
 
+import os
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -54,9 +57,17 @@ def build_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
 
 
+def prefer_own_ninja() -> None:
+    """This environment's programs first: DeepSpeed's CPU operator is compiled again whenever another ninja is found."""
+    own = str(Path(sys.executable).parent)
+    if os.environ.get("PATH", "").split(os.pathsep)[0] != own:
+        os.environ["PATH"] = f"{own}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
 def build_engine(run: Run, distiller: nn.Module, batch: Batch, device: torch.device) -> Any:
     """`deepspeed.initialize` on the whole trainable module; the process group must exist."""
     content = full_ds_config(run, batch)
+    prefer_own_ninja()
     distiller.to(device)
     engine, *_ = deepspeed.initialize(
         model=distiller, optimizer=build_optimizer(distiller, run.optim), config=content, dist_init_required=False
@@ -95,4 +106,5 @@ def build_cpu_operator() -> None:
     """Compile (once per machine and torch version) what DeepSpeed loads when ranks run on CPUs."""
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
 
+    prefer_own_ninja()
     ShareMemCommBuilder().load(verbose=False)

@@ -18,6 +18,8 @@ from toolkit.config.resolve import differences
 from toolkit.errors import ConfigError
 from toolkit.models import Model, Teacher
 
+ONLY_SPEED = ("teacher.store:", "student.grad_checkpointing:", "data.batch_size_per_gpu:")
+"""Settings inside the method sections that may change when a run goes on."""
 PACKAGES = ("dime-fm-toolkit", "torch", "deepspeed", "open_clip_torch", "timm", "webdataset", "numpy")
 
 
@@ -26,7 +28,7 @@ def check_same_run(run: Run) -> None:
     saved = Path(run.out_dir) / "config.yaml"
     if not saved.exists():
         return
-    found = differences(config.load(saved), run, METHOD_KEYS)
+    found = [line for line in differences(config.load(saved), run, METHOD_KEYS) if not line.startswith(ONLY_SPEED)]
     if found:
         raise ConfigError(
             f"out_dir={run.out_dir} holds a run with other settings (there -> here): {'; '.join(found[:5])}"

@@ -63,10 +63,12 @@ def fake_tensors(
 
 
 def teacher_embeddings(teacher: Teacher | None, tensors: dict[str, Tensor]) -> Embeddings | None:
-    """What the teacher makes of a batch's `teacher_images` and `teacher_tokens`."""
+    """What the teacher makes of a batch: stored (`teacher_image_features`, ...) or computed from its views and tokens."""
     if teacher is None:
         return None
-    return Embeddings(
-        image=teacher.encode_image(tensors["teacher_images"]) if "teacher_images" in tensors else None,
-        text=teacher.encode_text(tensors["teacher_tokens"]) if "teacher_tokens" in tensors else None,
-    )
+    image, text = tensors.get("teacher_image_features"), tensors.get("teacher_text_features")
+    if image is None and "teacher_images" in tensors:
+        image = teacher.encode_image(tensors["teacher_images"])
+    if text is None and "teacher_tokens" in tensors:
+        text = teacher.encode_text(tensors["teacher_tokens"])
+    return Embeddings(image=image, text=text)

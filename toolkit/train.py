@@ -9,8 +9,9 @@ import torch
 from toolkit import checkpoint, distributed, facts
 from toolkit.checkpoint import Progress
 from toolkit.config import Run, batch_arithmetic, world_size_from_environment
-from toolkit.data.build import Streams, build_sources
+from toolkit.data.build import Streams, build_sources, check_shards
 from toolkit.distiller import Distiller
+from toolkit.embed import prepare_stores
 from toolkit.engine import build_engine, optimizer_step, set_lr
 from toolkit.errors import ConfigError
 from toolkit.evaluate import Harness, StudentEncoder, flat_metrics
@@ -34,6 +35,7 @@ def train(run: Run) -> dict[str, Any]:
     distributed.init()
     facts.check_same_run(run)
     device = distributed.device()
+    check_shards(run)
 
     # Models: the same seed on every rank, so that all students start equal.
     distributed.seed_everything(run.seed)
@@ -53,10 +55,12 @@ def train(run: Run) -> dict[str, Any]:
     if frozen:
         distributed.say(f"frozen, because no loss reaches them: {len(frozen)} tensors, the first is {frozen[0]}")
 
-    # Data: found and counted before the engine is built, so that a missing shard shows at once.
+    # Data: counted, and embedded where the run keeps a store of the teacher's embeddings.
+    reads_text = losses_read_text(run)
+    stores = prepare_stores(run, teacher, reads_text)
     sources = build_sources(
         run.data, batch, student=student.preprocess, teacher=teacher.preprocess if teacher else None,
-        tokenizers=tokenizers(run, student, teacher), seed=run.seed,
+        tokenizers=tokenizers(run, student, teacher, reads_text and not stores), seed=run.seed, stores=stores,
     )  # fmt: skip
     start = facts.write_facts(run, batch, student, teacher, {name: source.facts() for name, source in sources.items()})
     distributed.say(facts.in_words(run, start))
@@ -187,17 +191,21 @@ def finish(
     return result
 
 
-def tokenizers(run: Run, student: Model, teacher: Teacher | None) -> dict[str, Any]:
-    """Tokenizers of the tensors that the losses of this run need, by tensor name."""
+def losses_read_text(run: Run) -> bool:
+    """Does any term compare with the teacher's embeddings of sentences."""
+    return any(
+        term.weight and (term.kind == "vl" or getattr(term, "mode", "") == "both") for term in run.losses.values()
+    )
+
+
+def tokenizers(run: Run, student: Model, teacher: Teacher | None, for_teacher: bool) -> dict[str, Any]:
+    """Tokenizers of the tensors that this run needs, by tensor name."""
     found: dict[str, Any] = {}
     if run.student.text_tower:
         assert student.tokenizer is not None
         found["student_tokens"] = build_tokenizer(student.tokenizer, student.context_length)
-    reads_text = any(
-        term.weight and (term.kind == "vl" or getattr(term, "mode", "") == "both") for term in run.losses.values()
-    )
-    if teacher is not None and reads_text:
+    if teacher is not None and for_teacher:
         found["teacher_tokens"] = teacher.tokenizer()
-    if run.data.texts and not found:
+    if run.data.texts and not losses_read_text(run):
         distributed.say("data.texts is set and no loss with a weight reads sentences: they are not loaded")
     return found

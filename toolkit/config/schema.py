@@ -44,6 +44,8 @@ class Teacher:
     """Side in pixels; null: the model's own."""
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """Its weights are cast once; auto follows `precision`."""
+    store: str = ""
+    """Folder of its embeddings, filled at the start where they are missing and read instead of running it each step."""
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,8 @@ def loss_needs(run: Run) -> Iterator[str]:
         if getattr(term, "mode", "") == "both":
             needs |= {"student_text"}
         yield from (f"losses.{name} needs {cure[need]}" for need in sorted(needs) if not has[need])
+    if run.teacher.store and run.data.teacher_view == "same":
+        yield "teacher.store holds embeddings of plain pictures and data.teacher_view=same needs those of crops; unset one"
     if run.data.pairs and (run.data.images or run.data.texts):
         yield "data.pairs and data.images/data.texts are both set; a run is paired or unpaired, keep one"
     wants_text = any(term.kind == "vl" for term in active.values())

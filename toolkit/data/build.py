@@ -7,6 +7,7 @@ from typing import Any
 from toolkit import config
 from toolkit.config import Batch, Preprocess
 from toolkit.data.shards import expand_shards
+from toolkit.data.store import EmbeddingStore
 from toolkit.data.streams import Field, ShardStream, SkipLimit, StreamBatch, batches
 from toolkit.data.texts import TokenReader
 from toolkit.data.views import TrainingViews
@@ -34,22 +35,27 @@ def build_sources(
     teacher: Preprocess | None,
     tokenizers: dict[str, Any],
     seed: int,
+    stores: dict[str, EmbeddingStore] | None = None,
 ) -> dict[str, Source]:
-    """`{"images": ..., "texts": ...}`, or `{"pairs": ...}`; without tokenizers (no loss reads sentences) no texts.
+    """`{"images": ..., "texts": ...}`, or `{"pairs": ...}`; no texts when no loss reads sentences.
 
-    `tokenizers` are by the name of the tensor they make. Raises DataError for shards that are missing or empty.
+    `tokenizers` are by the name of the tensor they make; `stores` (`image`, `text`) stand for the teacher's view and
+    tokens. Raises DataError for shards that are missing or empty.
     """
+    image_store = {f"teacher_{k}_features": s for k, s in (stores or {}).items() if k == "image"}
+    text_store = {f"teacher_{k}_features": s for k, s in (stores or {}).items() if k == "text"}
+    teacher = None if image_store else teacher
     views = TrainingViews(student, teacher, data.augmentation, data.teacher_view, data.max_image_pixels)
     image = Field(data.image_key.split(";"), views)
-    text = Field(data.text_key.split(";"), TokenReader(tokenizers))
+    text = [Field(data.text_key.split(";"), TokenReader(tokenizers))] if tokenizers else []
     if data.pairs:
-        wanted = {"pairs": (data.pairs, [image, text] if tokenizers else [image], batch.global_images)}
+        wanted = {"pairs": (data.pairs, [image, *text], image_store | text_store, batch.global_images)}
     else:
-        wanted = {"images": (data.images, [image], batch.global_images)}
-        if tokenizers:
-            wanted["texts"] = (data.texts, [text], batch.global_texts)
+        wanted = {"images": (data.images, [image], image_store, batch.global_images)}
+        if text or text_store:
+            wanted["texts"] = (data.texts, text, text_store, batch.global_texts)
     sources = {}
-    for number, (name, (pattern, fields, global_batch)) in enumerate(wanted.items()):
+    for number, (name, (pattern, fields, stored, global_batch)) in enumerate(wanted.items()):
         key = f"data.{name}"
         stream = ShardStream(
             key,
@@ -58,6 +64,7 @@ def build_sources(
             seed=2 * seed + number,
             window_shards=data.shuffle_shards,
             max_skip_fraction=data.max_skip_fraction,
+            stores=stored,
         )
         if len(stream) < global_batch:
             raise DataError(
@@ -66,6 +73,15 @@ def build_sources(
             )
         sources[name] = Source(stream, global_batch, SkipLimit(key, data.max_skip_fraction))
     return sources
+
+
+def check_shards(run: config.Run) -> None:
+    """Raise DataError at once, before any model is built, when a shard of the run does not exist."""
+    for name in ("images", "texts", "pairs"):
+        if pattern := getattr(run.data, name):
+            expand_shards(pattern, asked_by=f"data.{name}")
+    for name, chosen in run.evaluation.sets.items():
+        expand_shards(chosen.shards, asked_by=f"evaluation.sets.{name}.shards")
 
 
 class Streams:

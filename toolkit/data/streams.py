@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from toolkit.data.images import BadSample
 from toolkit.data.plan import Plan
 from toolkit.data.shards import Shard, count_samples, scan_shard
+from toolkit.data.store import EmbeddingStore
 from toolkit.errors import DataError, ToolkitError
 
 ATTEMPTS = 100
@@ -63,12 +64,17 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
         seed: int,
         window_shards: int,
         max_skip_fraction: float,
+        stores: dict[str, EmbeddingStore] | None = None,
     ) -> None:
-        """`name` is the config path of the shards, for messages; indexing is by position, from 0 without end."""
+        """`name` is the config path of the shards, for messages; indexing is by position, from 0 without end.
+
+        `stores` add stored embeddings of the same sample, by the name of the tensor.
+        """
         self.name, self.paths, self.fields, self.seed = name, list(paths), list(fields), seed
         self.counts = count_samples(self.paths)
         self.plan = Plan(self.counts, seed, window_shards)
         self.max_skip_fraction = max_skip_fraction
+        self.stores = stores or {}
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_uncached)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -105,7 +111,9 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
 
     def _decode(self, shard: Shard, row: int, position: int) -> dict[str, Tensor]:
         """All fields of one sample, with torch's generator seeded by (seed, position) for its augmentation."""
-        tensors: dict[str, Tensor] = {}
+        tensors = {name: store.read(shard.path, shard.keys, row) for name, store in self.stores.items()}
+        if not self.fields:
+            return tensors
         seed = int(np.random.SeedSequence([self.seed, 3, position]).generate_state(1, np.uint64)[0] >> 1)
         with cpu_generator(seed):
             for wanted in self.fields:
