@@ -27,11 +27,11 @@ DEFAULTS = Run(
         augmentation=Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip_fraction=0.0),
     ),
     optim=Optim(lr=3e-3, warmup_lr=6e-5, min_lr=0.0, warmup_steps=50, betas=(0.9, 0.98)),
-    steps=1_600,
+    steps=1_400,
     precision="fp32",
     workers=0,
     evaluation=Evaluation(
-        every_steps=800,
+        every_steps=700,
         best="scenes_top1",
         sets={
             "scenes": EvalSet(shards=f"{DATA}/test_classes", classes=f"{DATA}/classes.json"),
@@ -45,7 +45,7 @@ def main(overrides: Sequence[str]) -> dict[str, Any]:
     """Make the world if it is not there, then train, judge and report."""
     run = config.resolve(DEFAULTS, overrides)
     if not run.dry_run and run.data.images == DEFAULTS.data.images:
-        prepare_world(Path(DATA), images=40_000, texts=40_000)
+        prepare_world(Path(DATA), images=24_000, texts=24_000)
     return start(DEFAULTS, overrides)
 
 
