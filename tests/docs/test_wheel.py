@@ -56,7 +56,13 @@ def test_dime_runs_outside_the_repository(unpacked, tmp_path):
 
 @pytest.mark.slow
 def test_demo_of_the_wheel(unpacked, tmp_path):
-    few = ["steps=4", "optim.warmup_steps=1", "data.global_batch_size=64", "evaluation.every_steps=0"]
+    few = [
+        "steps=4",
+        "optim.warmup_steps=1",
+        "data.global_batch_size=64",
+        "evaluation.every_steps=0",
+        "evaluation.best=''",
+    ]
     done = python(unpacked, tmp_path, "-m", "toolkit.cli", "demo", *few)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert (tmp_path / "runs/quickstart/report.html").is_file()

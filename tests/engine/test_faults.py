@@ -153,7 +153,7 @@ def test_kill_minus_nine_and_resume_equals_uninterrupted(tmp_path):
             "logging.every_steps=1",
             "checkpoint.every_steps=5",
         ]
-        words += [f"out_dir={out_dir}", "evaluation.every_steps=0", "logging.tensorboard=false"]
+        words += [f"out_dir={out_dir}", "evaluation.every_steps=0", "evaluation.best=''", "logging.tensorboard=false"]
         launcher = [
             str(Path(sys.executable).with_name("deepspeed")),
             "--num_gpus",

@@ -19,6 +19,7 @@ FEW = [
     "logging.every_steps=1",
     "checkpoint.every_steps=0",
     "evaluation.every_steps=0",
+    "evaluation.best=''",
     "workers=0",
     "logging.tensorboard=false",
 ]

@@ -197,6 +197,7 @@ def batches(
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=one_thread,
+        generator=torch.Generator(),  # its own: making an iterator draws a number, which would shift dropout after a resume
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         multiprocessing_context=worker_context() if workers else None,

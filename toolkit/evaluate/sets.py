@@ -114,6 +114,7 @@ def rank_loader(data: EvalData, batch_size: int, workers: int) -> Iterator[dict[
         batch_size=batch_size,
         sampler=mine,
         num_workers=workers,
+        generator=torch.Generator(),  # judging draws nothing from the training's generator
         collate_fn=collate,
         multiprocessing_context=worker_context() if workers else None,
     )
