@@ -48,6 +48,7 @@ def run_of(method: str, seed: int, steps: int) -> Run:
     run = replace(
         quickstart.DEFAULTS,
         losses=METHODS[method],
+        teacher=replace(quickstart.DEFAULTS.teacher, store=str(OUT / "store")),
         seed=seed,
         steps=steps,
         out_dir=str(OUT / f"{method.split()[0]}_{seed}"),

@@ -42,25 +42,23 @@ def train(run: Run) -> dict[str, Any]:
     teacher = build_teacher(run.teacher, run.precision, device) if run.teacher.name else None
     student = build_student(run.student, teacher)
     student.module = sync_batchnorm(student.module, batch.world_size)
+    losses = build_losses(run.losses)
     distiller = Distiller(
-        student.module,
-        build_losses(run.losses),
-        student.preprocess,
-        text_tower=run.student.text_tower,
-        compile=run.compile,
+        student.module, losses, student.preprocess, text_tower=run.student.text_tower, compile=run.compile
     )
     harness = Harness(run.evaluation)
     distiller.to(device)
-    frozen = try_fake_batch(distiller, student, teacher, run, batch, device)
+    imitated = teacher if any("teacher" in term.needs for term in losses.terms.values()) else None
+    frozen = try_fake_batch(distiller, student, imitated, run, batch, device)
     if frozen:
         distributed.say(f"frozen, because no loss reaches them: {len(frozen)} tensors, the first is {frozen[0]}")
 
     # Data: counted, and embedded where the run keeps a store of the teacher's embeddings.
     reads_text = losses_read_text(run)
-    stores = prepare_stores(run, teacher, reads_text)
+    stores = prepare_stores(run, imitated, reads_text)
     sources = build_sources(
-        run.data, batch, student=student.preprocess, teacher=teacher.preprocess if teacher else None,
-        tokenizers=tokenizers(run, student, teacher, reads_text and not stores), seed=run.seed, stores=stores,
+        run.data, batch, student=student.preprocess, teacher=imitated.preprocess if imitated else None,
+        tokenizers=tokenizers(run, student, imitated, reads_text and not stores), seed=run.seed, stores=stores,
     )  # fmt: skip
     start = facts.write_facts(run, batch, student, teacher, {name: source.facts() for name, source in sources.items()})
     distributed.say(facts.in_words(run, start))
