@@ -48,7 +48,7 @@ def train(run: Run) -> dict[str, Any]:
     )
     harness = Harness(run.evaluation)
     distiller.to(device)
-    imitated = teacher if any("teacher" in term.needs for term in losses.terms.values()) else None
+    imitated = teacher if "teacher" in losses.needs else None
     frozen = try_fake_batch(distiller, student, imitated, run, batch, device)
     if frozen:
         distributed.say(f"frozen, because no loss reaches them: {len(frozen)} tensors, the first is {frozen[0]}")

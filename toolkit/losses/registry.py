@@ -46,6 +46,11 @@ class LossSum(nn.Module):
         self.terms = nn.ModuleDict(terms)
         self.weights = dict(weights)
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What any of the terms cannot do without."""
+        return frozenset().union(*(getattr(term, "needs", ()) for term in self.terms.values()))
+
     def forward(
         self, student: Embeddings, teacher: Embeddings | None, exchange: Exchange
     ) -> tuple[Tensor, dict[str, Tensor]]:
