@@ -156,12 +156,14 @@ def test_max_samples(sets: dict[str, EvalSet]) -> None:
 
 
 def test_samples_for_the_report(sets: dict[str, EvalSet]) -> None:
-    """Spread over the set, with each model's three best, probabilities in falling order."""
+    """Drawn from the set, the same each time, with each model's three best, probabilities in falling order."""
     harness = Harness(Evaluation(batch_size=4, sets=sets))
     models = {"teacher": Pixels(), "student": Pixels()}
     harness.judge(models)
     shown = harness.samples(models, count=3)
-    assert len(shown) == 3 and [one["truth"] for one in shown] == [CLASSES["classnames"][k % 3] for k in (1, 5, 9)]
+    assert len({one["png"] for one in shown}) == 3 and shown == harness.samples(models, count=3)
+    everything = harness.samples(models, count=1000)
+    assert [one["truth"] for one in everything] == [CLASSES["classnames"][k % 3] for k in range(len(everything))]
     for one in shown:
         assert one["student"] == one["teacher"] and len(one["student"]) == 3
         probabilities = [probability for _, probability in one["student"]]

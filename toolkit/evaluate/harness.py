@@ -102,7 +102,7 @@ class Harness:
     def samples(self, models: Mapping[str, Encoder], count: int = 24) -> list[dict[str, Any]]:
         """A grid of pictures of the first classification set with each model's top three; a collective.
 
-        Every n-th picture is taken, so that the classes are mixed; probabilities are softmax(100 cos).
+        The same pictures each time; probabilities are softmax(100 cos).
         """
         from toolkit.evaluate.pictures import picture_grid
 

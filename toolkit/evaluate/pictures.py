@@ -3,6 +3,7 @@
 import base64
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from toolkit.evaluate.sets import IMAGES, EvalData
@@ -14,8 +15,8 @@ THUMBNAIL = 128
 def picture_grid(
     data: EvalData, classnames: list[str], labels: list[int], scored: dict[str, Tensor], count: int
 ) -> list[dict[str, Any]]:
-    """`count` pictures spread over the set: PNG as base64, true class, and each model's three best with probability."""
-    chosen = sorted({round((i + 0.5) * len(data) / count - 0.5) for i in range(min(count, len(data)))})
+    """`count` pictures drawn from the set, the same each time: PNG as base64, true class, and each model's three best with probability."""
+    chosen = sorted(np.random.default_rng(0).permutation(len(data))[:count].tolist())
     return [
         {
             "png": thumbnail(data, index),

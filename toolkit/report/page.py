@@ -99,6 +99,7 @@ def title(run: RunFiles) -> str:
         name = section.get("name") if isinstance(section, dict) else None
         fact = run.facts.get(side)
         names.append(name or (fact.get("name") if isinstance(fact, dict) else None))
+    names = [str(Path(name).name) if name and Path(name).is_absolute() else name for name in names]
     return f"{names[0]} distilled from {names[1]}" if all(names) else f"Run {run.folder.resolve().name}"
 
 
