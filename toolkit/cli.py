@@ -1,6 +1,7 @@
 """`dime`: parses a verb and overrides, calls one function."""
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ def dispatch(argv: Sequence[str]) -> None:
         "demo", help="distil the embedded teacher on two ranks of this machine (recipes/quickstart.py)"
     )
     demo.add_argument("--ranks", type=int, default=2, help="processes to launch (default 2)")
+    demo.add_argument("--json", action="store_true", help="print the report as one JSON object as the last line")
     demo.add_argument("overrides", nargs="*", help="key=value, as for any recipe")
 
     evaluate = verbs.add_parser("evaluate", help="judge the student of a run beside its teacher")
@@ -57,6 +59,11 @@ def run_demo(words: argparse.Namespace) -> None:
         raise ConfigError("recipes/quickstart.py is not in this installation; install the wheel again")
     launcher = Path(sys.executable).with_name("deepspeed")
     code = subprocess.run([str(launcher), "--num_gpus", str(words.ranks), str(recipe), *words.overrides]).returncode
+    if words.json and not code:
+        out_dir = next(
+            (w.split("=", 1)[1] for w in reversed(words.overrides) if w.startswith("out_dir=")), "runs/quickstart"
+        )
+        print(json.dumps(json.loads((Path(out_dir) / "report.json").read_text())))
     sys.exit(code)
 
 

@@ -10,6 +10,9 @@ from toolkit.config import Run
 from toolkit.config.ds_config import load_ds_config
 from toolkit.errors import ToolkitError
 
+LOST_PEER = ("Connection closed by peer", "Connection reset by peer")
+"""How gloo says that another rank is gone; that rank has said why, a stack of this one would only hide it."""
+
 
 def start(defaults: Run, overrides: Sequence[str]) -> dict[str, Any]:
     """What every recipe does: resolve, check, and train; with `--dry-run` only print (no torch, no data, no files)."""
@@ -40,6 +43,11 @@ def launch(main: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = No
             where = "" if rank == "0" else f" (rank {rank})"
             print(f"{type(error).__name__}{where}: {error}", file=sys.stderr, flush=True)
         leave(2)
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in LOST_PEER):
+            raise
+        print(f"rank {rank} stops because another rank did; its message says why", file=sys.stderr, flush=True)
+        leave(3)
     leave(0)
 
 

@@ -1,5 +1,6 @@
 """The built wheel carries what it needs: `dime` works from an empty folder, from the wheel's own files."""
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -63,6 +64,7 @@ def test_demo_of_the_wheel(unpacked, tmp_path):
         "evaluation.every_steps=0",
         "evaluation.best=''",
     ]
-    done = python(unpacked, tmp_path, "-m", "toolkit.cli", "demo", *few)
+    done = python(unpacked, tmp_path, "-m", "toolkit.cli", "demo", "--json", *few)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert (tmp_path / "runs/quickstart/report.html").is_file()
+    assert json.loads(done.stdout.splitlines()[-1])["teacher"]["top1"] > 80
