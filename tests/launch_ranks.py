@@ -15,11 +15,16 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PATH": path, "OMP_NUM_THREADS": "1", **more}
 
 
-def run_ranks(script: Path, *words: str, ranks: int = 2, timeout: float = 500, cwd: Path | None = None) -> list[str]:
-    """Output of each rank; fails with the last lines of the first rank that failed."""
+def free_port() -> str:
+    """A port nobody listens on, so that tests do not meet each other or a run on this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+        return str(probe.getsockname()[1])
+
+
+def run_ranks(script: Path, *words: str, ranks: int = 2, timeout: float = 500, cwd: Path | None = None) -> list[str]:
+    """Output of each rank; fails with the last lines of the first rank that failed."""
+    port = free_port()
     started = [
         subprocess.Popen(
             [sys.executable, str(script), *words],

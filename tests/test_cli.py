@@ -55,5 +55,5 @@ def test_demo_passes_overrides_and_the_exit_code_on(monkeypatch: pytest.MonkeyPa
     with pytest.raises(SystemExit) as ended:
         dispatch(["demo", "--ranks", "1", "steps=5", "--dry-run"])
     words = (tmp_path / "words").read_text().split()
-    assert ended.value.code == 3 and words[:2] == ["--num_gpus", "1"]
-    assert words[2].endswith("recipes/quickstart.py") and words[3:] == ["steps=5", "--dry-run"]
+    assert ended.value.code == 3 and words[0] == "--master_port" and words[2:4] == ["--num_gpus", "1"]
+    assert words[4].endswith("recipes/quickstart.py") and words[5:] == ["steps=5", "--dry-run"]

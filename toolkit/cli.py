@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -58,7 +59,12 @@ def run_demo(words: argparse.Namespace) -> None:
     if recipe is None:
         raise ConfigError("recipes/quickstart.py is not in this installation; install the wheel again")
     launcher = Path(sys.executable).with_name("deepspeed")
-    code = subprocess.run([str(launcher), "--num_gpus", str(words.ranks), str(recipe), *words.overrides]).returncode
+    with socket.socket() as probe:  # a free port: the launcher's default is taken while another run goes on
+        probe.bind(("127.0.0.1", 0))
+        port = ["--master_port", str(probe.getsockname()[1])]
+    code = subprocess.run(
+        [str(launcher), *port, "--num_gpus", str(words.ranks), str(recipe), *words.overrides]
+    ).returncode
     if words.json and not code:
         out_dir = next(
             (w.split("=", 1)[1] for w in reversed(words.overrides) if w.startswith("out_dir=")), "runs/quickstart"

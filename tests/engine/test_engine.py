@@ -82,10 +82,18 @@ def test_consolidated_student_is_the_same_in_every_stage(curves, folder):
 def test_options_leave_the_curve_alone(tmp_path):
     """Offload, torch.compile and activation checkpointing change speed and memory only."""
     curves = launch(
-        tmp_path, "zero1", "zero3_offload", "compiled", "checkpointed", "not_checkpointed", "bf16_zero2", "bf16_zero3"
+        tmp_path,
+        "zero1",
+        "zero3_offload",
+        "sgd_zero1",
+        "compiled",
+        "checkpointed",
+        "not_checkpointed",
+        "bf16_zero2",
+        "bf16_zero3",
     )
     assert worst(curves["zero3_offload"]["curve"], curves["zero1"]["curve"]) < 1e-5
-    assert worst(curves["compiled"]["curve"], curves["zero1"]["curve"]) < 1e-4
+    assert worst(curves["compiled"]["curve"], curves["sgd_zero1"]["curve"]) < 1e-3
     assert worst(curves["checkpointed"]["curve"], curves["not_checkpointed"]["curve"]) < 1e-5
     for stage in ("zero2", "zero3"):
         reference = curves["reference_bf16_zero1"]["curve"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch_ranks import environment
+from launch_ranks import environment, free_port
 from safetensors.torch import load_file
 
 from toolkit import checkpoint, config
@@ -156,6 +156,8 @@ def test_kill_minus_nine_and_resume_equals_uninterrupted(tmp_path):
         words += [f"out_dir={out_dir}", "evaluation.every_steps=0", "evaluation.best=''", "logging.tensorboard=false"]
         launcher = [
             str(Path(sys.executable).with_name("deepspeed")),
+            "--master_port",
+            free_port(),
             "--num_gpus",
             "2",
             str(ROOT / "recipes/quickstart.py"),

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launch_ranks import environment
+from launch_ranks import environment, free_port
 from safetensors.torch import load_file
 
 from toolkit import config
@@ -34,7 +34,14 @@ def load(path: Path):
 
 def run(*words: str, cwd: Path, ranks: int = 0) -> subprocess.CompletedProcess[str]:
     """A recipe as a user starts it: alone, or through DeepSpeed's launcher."""
-    start = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", str(ranks)] if ranks else [sys.executable]
+    launcher = [
+        str(Path(sys.executable).with_name("deepspeed")),
+        "--num_gpus",
+        str(ranks),
+        "--master_port",
+        free_port(),
+    ]
+    start = launcher if ranks else [sys.executable]
     return subprocess.run([*start, *words], cwd=cwd, env=environment(), capture_output=True, text=True, timeout=400)
 
 
