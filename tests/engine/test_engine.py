@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from launch_ranks import run_ranks
 from safetensors.torch import load_file
-from torch import equal
 
 from toolkit.playground.shards import write_world
+from toolkit.playground.towers import scene_student
 
 WORKER = Path(__file__).with_name("worker.py")
 STAGES = ("zero0", "zero1", "zero2", "zero3")
@@ -69,7 +70,7 @@ def test_resumed_equals_uninterrupted(curves, folder, case):
         for name in (case, f"{case}_resumed")
     )
     assert straight.keys() == resumed.keys()
-    assert all(equal(straight[name], resumed[name]) for name in straight)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
 def test_consolidated_student_is_the_same_in_every_stage(curves, folder):
@@ -93,8 +94,25 @@ def test_options_leave_the_curve_alone(tmp_path):
         "bf16_zero3",
     )
     assert worst(curves["zero3_offload"]["curve"], curves["zero1"]["curve"]) < 1e-5
-    assert worst(curves["compiled"]["curve"], curves["sgd_zero1"]["curve"]) < 1e-3
+    # Rounding alone: the compiled gradient is the eager one (below), but five steps through ReLUs spread its last digits.
+    assert worst(curves["compiled"]["curve"], curves["sgd_zero1"]["curve"]) < 0.01 * curves["sgd_zero1"]["curve"][-1]
     assert worst(curves["checkpointed"]["curve"], curves["not_checkpointed"]["curve"]) < 1e-5
     for stage in ("zero2", "zero3"):
         reference = curves["reference_bf16_zero1"]["curve"]
         assert worst(curves[f"bf16_{stage}"]["curve"], reference) < 0.01 * reference[-1]
+
+
+@pytest.mark.slow
+def test_compiled_gradient_is_the_eager_one():
+    torch.manual_seed(0)
+    student = scene_student(8)
+    images, weights = torch.randn(16, 3, 32, 32), torch.randn(16, 128)
+
+    def gradients(encode) -> list[torch.Tensor]:
+        student.zero_grad()
+        (encode(images) * weights).sum().backward()
+        return [parameter.grad.clone() for parameter in student.parameters()]
+
+    eager, compiled = gradients(student.encode_image), gradients(torch.compile(student.encode_image))
+    for left, right in zip(eager, compiled, strict=True):
+        assert float((left - right).abs().max()) < 1e-5 * float(left.abs().max())
