@@ -97,11 +97,6 @@ def gathered_state(engine: Any, module: nn.Module) -> dict[str, torch.Tensor]:
         }
 
 
-def deepspeed_version() -> str:
-    """Version in use, for the facts at the start of a run."""
-    return str(deepspeed.__version__)
-
-
 def build_cpu_operator() -> None:
     """Compile (once per machine and torch version) what DeepSpeed loads when ranks run on CPUs."""
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def evaluate_run(folder: Path, which: str, overrides: Sequence[str], *, as_json:
     distiller.to(device).eval()
     models: dict[str, Any] = {"teacher": teacher} if teacher is not None else {}
     models["student"] = StudentEncoder(student, distiller, device, text_tower=run.student.text_tower, teacher=teacher)
-    sets = Harness(replace(run.evaluation), run.workers).judge(models)
+    sets = Harness(run.evaluation, run.workers).judge(models)
     result = {"checkpoint": str(chosen), "units": "percent", "sets": sets}
     distributed.say(f"checkpoint {chosen}\n{as_text(sets)}")
     if as_json:
