@@ -6,6 +6,7 @@ from typing import Any
 
 from toolkit import config
 from toolkit.config import Batch, Preprocess
+from toolkit.data.images import is_plain
 from toolkit.data.shards import expand_shards
 from toolkit.data.store import EmbeddingStore
 from toolkit.data.streams import Field, ShardStream, SkipLimit, StreamBatch, batches
@@ -46,8 +47,8 @@ def build_sources(
     text_store = {f"teacher_{k}_features": s for k, s in (stores or {}).items() if k == "text"}
     teacher = None if image_store else teacher
     views = TrainingViews(student, teacher, data.augmentation, data.teacher_view, data.max_image_pixels)
-    image = Field(data.image_key.split(";"), views)
-    text = [Field(data.text_key.split(";"), TokenReader(tokenizers))] if tokenizers else []
+    image = Field(data.image_key.split(";"), views, random=not is_plain(data.augmentation))
+    text = [Field(data.text_key.split(";"), TokenReader(tokenizers), random=False)] if tokenizers else []
     if data.pairs:
         wanted = {"pairs": (data.pairs, [image, *text], image_store | text_store, batch.global_images)}
     else:

@@ -5,7 +5,8 @@ import os
 import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ class Shard:
     extensions: tuple[str, ...]
     offsets: np.ndarray
     sizes: np.ndarray
+    stamp: tuple[int, int]
+    """Bytes and time of change of the file when it was scanned."""
 
     @property
     def count(self) -> int:
@@ -111,9 +114,14 @@ class Shard:
     def read(self, row: int, extension: str) -> bytes:
         """The bytes of one field of one sample: one positioned read, nothing before it is touched."""
         column = self.column_of[extension]
-        with open(self.path, "rb") as file:
-            file.seek(int(self.offsets[row, column]))
-            return file.read(int(self.sizes[row, column]))
+        file = opened(self.path, self.stamp)
+        return os.pread(file.fileno(), int(self.sizes[row, column]), int(self.offsets[row, column]))
+
+
+@lru_cache(maxsize=128)
+def opened(path: Path, stamp: tuple[int, int]) -> FileIO:
+    """The shard open for reading; closed when it falls out of the cache. A file written anew has another stamp."""
+    return open(path, "rb", buffering=0)
 
 
 def scan_shard(path: Path) -> Shard:
@@ -140,14 +148,16 @@ def scan_shard(path: Path) -> Shard:
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"{path} is not a readable, uncompressed tar ({error}); copy or write it again") from error
     end = max((offset + size for row in rows for offset, size in row.values()), default=0)
-    if end > path.stat().st_size:
-        raise DataError(f"{path} is cut short: it has {path.stat().st_size} bytes and needs {end}; copy it again")
+    found = path.stat()
+    if end > found.st_size:
+        raise DataError(f"{path} is cut short: it has {found.st_size} bytes and needs {end}; copy it again")
     extensions = tuple(sorted({extension for row in rows for extension in row}))
     places = np.full((len(rows), len(extensions), 2), -1, dtype=np.int64)
     for k, row in enumerate(rows):
         for extension, place in row.items():
             places[k, extensions.index(extension)] = place
-    return Shard(path, tuple(keys), extensions, places[..., 0], places[..., 1])
+    stamp = (found.st_size, found.st_mtime_ns)
+    return Shard(path, tuple(keys), extensions, places[..., 0], places[..., 1], stamp)
 
 
 def count_samples(paths: Sequence[Path]) -> list[int]:

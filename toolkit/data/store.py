@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,10 +81,10 @@ class EmbeddingStore:
         """One embedding; raises BadSample("not_embedded") where the sample could not be read when the store was filled."""
         if shard not in self._mapped:
             self._mapped[shard] = self._map(shard, keys)
-        found = torch.from_numpy(self._mapped[shard][row].copy())
-        if not bool(found[0].isfinite()):
+        found = self._mapped[shard][row]
+        if not math.isfinite(found[0]):
             raise BadSample("not_embedded")
-        return found
+        return torch.from_numpy(found.copy())
 
     def _map(self, shard: Path, keys: tuple[str, ...]) -> np.ndarray:
         """The mapped file of a shard; raises DataError when its keys are not the shard's."""

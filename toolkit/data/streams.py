@@ -3,7 +3,7 @@
 import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +33,8 @@ class Field:
     extensions: Sequence[str]
     read: Any
     """bytes -> dict of tensors; raises BadSample(reason)."""
+    random: bool = True
+    """Does `read` draw from torch's generator, which is then seeded for each sample."""
 
 
 @dataclass
@@ -112,16 +114,17 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
     def _decode(self, shard: Shard, row: int, position: int) -> dict[str, Tensor]:
         """All fields of one sample, with torch's generator seeded by (seed, position) for its augmentation."""
         tensors = {name: store.read(shard.path, shard.keys, row) for name, store in self.stores.items()}
-        if not self.fields:
-            return tensors
-        seed = int(np.random.SeedSequence([self.seed, 3, position]).generate_state(1, np.uint64)[0] >> 1)
-        with cpu_generator(seed):
+        with self._seeded(position) if any(wanted.random for wanted in self.fields) else nullcontext():
             for wanted in self.fields:
                 extension = shard.extension_of(row, wanted.extensions)
                 if extension is None:
                     raise BadSample(f"no_{wanted.extensions[0]}")
                 tensors.update(wanted.read(shard.read(row, extension)))
         return tensors
+
+    def _seeded(self, position: int) -> AbstractContextManager[None]:
+        """Torch's generator as it is for the sample at `position`."""
+        return cpu_generator(int(np.random.SeedSequence([self.seed, 3, position]).generate_state(1, np.uint64)[0] >> 1))
 
     def _open_uncached(self, number: int) -> Shard:
         """Table of contents of a shard; raises DataError when too many of its samples lack a wanted field."""
