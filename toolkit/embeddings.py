@@ -27,10 +27,14 @@ class Embeddings:
     text: Float[Tensor, "m e"] | None = None
     logit_scale: Tensor | None = None
     logit_bias: Tensor | None = None
+    masked_image: Float[Tensor, "b e"] | None = None
+    """The same pictures with most of their patches blanked, where a loss asks for it (`needs` masked_view)."""
+    others: tuple["Embeddings", ...] = ()
+    """Further teachers of an ensemble, each with its own width and scale."""
 
     def __post_init__(self) -> None:
-        """Bring both to unit norm, whatever the model returned."""
-        for name in ("image", "text"):
+        """Bring features to unit norm, whatever the model returned."""
+        for name in ("image", "text", "masked_image"):
             features = getattr(self, name)
             if features is not None:
                 object.__setattr__(self, name, unit(features))
@@ -51,6 +55,10 @@ class Exchange(Protocol):
         """Rows of all ranks in rank order; the backward pass sums the gradients that all ranks have for a row."""
         ...
 
+    def sum_lse(self, x: Float[Tensor, "k n"]) -> Float[Tensor, "k n"]:
+        """Log-sum-exps over the rows of all ranks from those over each rank's own; without gradient."""
+        ...
+
 
 class Local:
     """One rank: the identity."""
@@ -60,6 +68,10 @@ class Local:
 
     def gather(self, x: Float[Tensor, "b e"]) -> Float[Tensor, "b e"]:
         """The rows themselves."""
+        return x
+
+    def sum_lse(self, x: Float[Tensor, "k n"]) -> Float[Tensor, "k n"]:
+        """The log-sum-exps themselves."""
         return x
 
 
@@ -100,6 +112,14 @@ class Collective:
         if id(x) not in self._gathered:
             self._gathered[id(x)] = (x, AllGather.apply(x))  # x is kept so that its id is not reused
         return self._gathered[id(x)][1]
+
+    def sum_lse(self, x: Float[Tensor, "k n"]) -> Float[Tensor, "k n"]:
+        """See Exchange: the largest first, then the sum of what is left, so that nothing overflows."""
+        top = x.clone()
+        dist.all_reduce(top, op=dist.ReduceOp.MAX)
+        total = (x - top).exp()
+        dist.all_reduce(total)
+        return total.log_().add_(top)
 
 
 def step_exchange() -> Exchange:

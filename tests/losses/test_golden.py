@@ -6,6 +6,7 @@ from torch import Tensor
 
 from toolkit.config import FIELD_PRESETS
 from toolkit.embeddings import LOCAL, Embeddings
+from toolkit.kernels import Target
 from toolkit.losses import build_loss, build_losses
 from toolkit.losses.similarity_kl import similarity_kl
 
@@ -42,8 +43,8 @@ def test_the_two_halves_of_vl() -> None:
     """Rows are images in one half and sentences in the other."""
     z, t = Embeddings(image=student_rows()).image, teacher()
     assert z is not None and t.image is not None and t.text is not None
-    to_texts = similarity_kl(z, t.text, t.image, t.text, logit_scale=100.0)
-    to_images = similarity_kl(t.text, z, t.text, t.image, logit_scale=100.0)
+    to_texts = similarity_kl(z, t.text, Target(t.image, t.text, 100.0), logit_scale=100.0)
+    to_images = similarity_kl(t.text, z, Target(t.text, t.image, 100.0), logit_scale=100.0)
     assert to_texts.item() == pytest.approx(IMAGES_TO_TEXTS, abs=1e-8)
     assert to_images.item() == pytest.approx(TEXTS_TO_IMAGES, abs=1e-8)
 

@@ -1,12 +1,11 @@
 """CLIP's own loss on paired samples, the baseline and the trainer of teachers."""
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from toolkit.embeddings import LOCAL, Embeddings, Exchange
 from toolkit.losses.dime import needed
+from toolkit.losses.similarity_kl import Labels, similarity_kl
 
 
 class Contrastive(nn.Module):
@@ -24,7 +23,4 @@ class Contrastive(nn.Module):
         """Needs student.image and student.text with equally many rows."""
         z, y = needed(student.image), needed(student.text)
         scale = 100.0 if student.logit_scale is None else student.logit_scale
-        labels = torch.arange(len(z), device=z.device) + exchange.rank * len(z)
-        images = F.cross_entropy(scale * z @ exchange.gather(y).T, labels)
-        texts = F.cross_entropy(scale * y @ exchange.gather(z).T, labels)
-        return (images + texts) / 2
+        return similarity_kl(z, exchange.gather(y), Labels(), logit_scale=scale, both=True, exchange=exchange) / 2

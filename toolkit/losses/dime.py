@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from toolkit.embeddings import LOCAL, Embeddings, Exchange
+from toolkit.kernels import Target
 from toolkit.losses.similarity_kl import similarity_kl
 
 
@@ -31,14 +32,10 @@ class VL(SimilarityLoss):
 
     def forward(self, student: Embeddings, teacher: Embeddings, exchange: Exchange = LOCAL) -> Float[Tensor, ""]:
         """Needs student.image, teacher.image and teacher.text."""
-        z, v, t = needed(student.image), needed(teacher.image), needed(teacher.text)
-        t_all = exchange.gather(t)
-        y, y_all = (
-            (t.detach(), t_all.detach()) if student.text is None else (student.text, exchange.gather(student.text))
-        )
-        images = similarity_kl(z, y_all, v, t_all, logit_scale=self.logit_scale)
-        texts = similarity_kl(y, exchange.gather(z), t, exchange.gather(v), logit_scale=self.logit_scale)
-        return images + texts
+        z, v, t = needed(student.image), needed(teacher.image), exchange.gather(needed(teacher.text)).detach()
+        y = t if student.text is None else exchange.gather(student.text)
+        target = Target(v, t, self.logit_scale)
+        return similarity_kl(z, y, target, logit_scale=self.logit_scale, both=True, exchange=exchange)
 
 
 class PVL(SimilarityLoss):
@@ -55,7 +52,7 @@ class PVL(SimilarityLoss):
         """Needs student.image and teacher.image."""
         z, v = needed(student.image), needed(teacher.image)
         columns = exchange.gather(v).detach()
-        return 2 * similarity_kl(z, columns, v, columns, logit_scale=self.logit_scale)
+        return 2 * similarity_kl(z, columns, Target(v, columns, self.logit_scale), logit_scale=self.logit_scale)
 
 
 class UDist(SimilarityLoss):
@@ -72,7 +69,8 @@ class UDist(SimilarityLoss):
     def forward(self, student: Embeddings, teacher: Embeddings, exchange: Exchange = LOCAL) -> Float[Tensor, ""]:
         """Needs student.image and teacher.image."""
         z, v = needed(student.image), needed(teacher.image)
-        return 2 * similarity_kl(z, exchange.gather(z), v, exchange.gather(v), logit_scale=self.logit_scale)
+        target = Target(v, exchange.gather(v), self.logit_scale)
+        return 2 * similarity_kl(z, exchange.gather(z), target, logit_scale=self.logit_scale)
 
 
 def needed(features: Tensor | None) -> Tensor:
