@@ -12,7 +12,7 @@ LAYERS = (
     ("config", "registry", "errors"),
     ("embeddings", "distributed"),
     ("models", "losses", "kernels", "data", "schedules"),
-    ("distiller", "engine", "checkpoint", "metrics", "meter", "facts", "first_batch", "embed"),
+    ("distiller", "engine", "checkpoint", "metrics", "meter", "facts", "first_batch", "step", "embed"),
     ("train", "evaluate", "report", "corpus", "export", "playground"),
     ("cli", "launch", "build_ops"),
 )

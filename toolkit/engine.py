@@ -12,6 +12,7 @@ from torch import nn
 
 from toolkit.config import Batch, Optim, Run
 from toolkit.config.ds_config import load_ds_config
+from toolkit.distiller import Distiller
 
 NO_DECAY = ("relative_position_bias_table", "absolute_pos_embed", "positional_embedding", "token_embedding")
 
@@ -20,8 +21,8 @@ def full_ds_config(run: Run, batch: Batch) -> dict[str, Any]:
     """The ds_config with what the run decides filled in."""
     content = load_ds_config(run.deepspeed)
     content |= {
-        "train_micro_batch_size_per_gpu": batch.images_per_rank,
-        "gradient_accumulation_steps": batch.grad_accum_steps,
+        "train_micro_batch_size_per_gpu": batch.batch_size_per_gpu * batch.grad_accum_steps,
+        "gradient_accumulation_steps": 1,  # ours: several backwards, one step
         "managed_gradient_accumulation": False,  # one or several backwards, then one step(): right in every stage
         "gradient_clipping": run.optim.gradient_clipping,  # always written: DeepSpeed's default became 1.0
     }
@@ -64,7 +65,7 @@ def prefer_own_ninja() -> None:
         os.environ["PATH"] = f"{own}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
-def build_engine(run: Run, distiller: nn.Module, batch: Batch, device: torch.device) -> Any:
+def build_engine(run: Run, distiller: Distiller, batch: Batch, device: torch.device) -> Any:
     """`deepspeed.initialize` on the whole trainable module; the process group must exist."""
     content = full_ds_config(run, batch)
     prefer_own_ninja()
@@ -72,6 +73,10 @@ def build_engine(run: Run, distiller: nn.Module, batch: Batch, device: torch.dev
     engine, *_ = deepspeed.initialize(
         model=distiller, optimizer=build_optimizer(distiller, run.optim), config=content, dist_init_required=False
     )
+    if engine.zero_optimization_stage() == 3:
+        # The sum of losses takes gradients by its terms' parameters inside its forward: they must all be whole there.
+        for parameter in distiller.losses.parameters():
+            deepspeed.zero.register_external_parameter(distiller.losses, parameter)
     return engine
 
 
@@ -81,10 +86,18 @@ def set_lr(engine: Any, lr: float) -> None:
         group["lr"] = lr
 
 
-def optimizer_step(engine: Any, loss: torch.Tensor) -> None:
-    """One backward over the global batch and one update."""
+def set_weights(engine: Any, weights: dict[str, float]) -> None:
+    """Weights of the terms that are computed, for the next step."""
+    losses = engine.module.losses
+    losses.weights = {name: weights[name] for name in losses.weights}
+
+
+def backward(engine: Any, loss: torch.Tensor) -> None:
+    """Add the gradients of a loss; one or several per `engine.step()`, each reaching every trainable parameter.
+
+    A parameter that the first backward of a step misses would keep the last step's gradient in ZeRO-3.
+    """
     engine.backward(loss, scale_wrt_gas=False)
-    engine.step()
 
 
 def gathered_state(engine: Any, module: nn.Module) -> dict[str, torch.Tensor]:

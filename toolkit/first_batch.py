@@ -5,9 +5,9 @@ from torch import Tensor
 
 from toolkit.config import Batch, Run
 from toolkit.distiller import Distiller
-from toolkit.embeddings import Embeddings
 from toolkit.errors import ConfigError
 from toolkit.models import Model, Teacher
+from toolkit.step import teacher_embeddings
 
 
 def try_fake_batch(
@@ -22,12 +22,11 @@ def try_fake_batch(
     try:
         tensors = fake_tensors(student, teacher, run, batch, device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bf16"):
-            loss, _ = distiller(tensors, teacher=teacher_embeddings(teacher, tensors))
-        loss.backward()
+            distiller(tensors, teacher=teacher_embeddings(teacher, tensors)).total.backward()
     except torch.cuda.OutOfMemoryError as error:
         raise ConfigError(
-            f"{batch.images_per_rank} images per rank do not fit into the GPU ({str(error).splitlines()[0]}); lower "
-            "data.global_batch_size, use more GPUs, or set student.grad_checkpointing=true"
+            f"{batch.batch_size_per_gpu} images per rank and micro-batch do not fit into the GPU ({str(error).splitlines()[0]}); lower "
+            "data.batch_size_per_gpu (the losses still see the global batch), or set student.grad_checkpointing=true"
         ) from error
     frozen = []
     for name, parameter in distiller.named_parameters():
@@ -46,10 +45,10 @@ def fake_tensors(
     """Tensors of the shapes a real batch of this rank will have."""
 
     def pictures(side: int) -> Tensor:
-        return torch.randint(0, 256, (batch.images_per_rank, 3, side, side), dtype=torch.uint8, device=device)
+        return torch.randint(0, 256, (batch.batch_size_per_gpu, 3, side, side), dtype=torch.uint8, device=device)
 
     def tokens(length: int) -> Tensor:
-        rows = batch.images_per_rank if run.data.pairs else batch.texts_per_rank
+        rows = batch.batch_size_per_gpu if run.data.pairs else batch.text_batch_size_per_gpu
         return torch.ones(rows, length, dtype=torch.int64, device=device)
 
     tensors = {"student_images": pictures(student.preprocess.image_size)}
@@ -60,15 +59,3 @@ def fake_tensors(
         if teacher.tokenizer_name is not None:
             tensors["teacher_tokens"] = tokens(teacher.context_length)
     return tensors
-
-
-def teacher_embeddings(teacher: Teacher | None, tensors: dict[str, Tensor]) -> Embeddings | None:
-    """What the teacher makes of a batch: stored (`teacher_image_features`, ...) or computed from its views and tokens."""
-    if teacher is None:
-        return None
-    image, text = tensors.get("teacher_image_features"), tensors.get("teacher_text_features")
-    if image is None and "teacher_images" in tensors:
-        image = teacher.encode_image(tensors["teacher_images"])
-    if text is None and "teacher_tokens" in tensors:
-        text = teacher.encode_text(tensors["teacher_tokens"])
-    return Embeddings(image=image, text=text)

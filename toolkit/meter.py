@@ -12,6 +12,7 @@ from toolkit import distributed
 from toolkit.checkpoint import Progress
 from toolkit.config import Run
 from toolkit.errors import ToolkitError
+from toolkit.losses import LossOutput
 from toolkit.schedules import lr_at
 
 
@@ -32,6 +33,7 @@ class Meter:
         self.started = self.marked = time.monotonic()
         self.waited = self.pause = self.pause_at_mark = 0.0
         self.sums: Tensor | None = None
+        self.seen: dict[str, Tensor] = {}
         self.steps = 0
         self.names: list[str] = []
 
@@ -49,24 +51,25 @@ class Meter:
         yield
         self.pause += time.monotonic() - before
 
-    def check_finite(self, loss: Tensor, terms: dict[str, Tensor], step: int) -> None:
+    def check_finite(self, output: LossOutput) -> None:
         """Raise NonFiniteLoss on every rank, before the update, when any rank's loss is not finite.
 
         Costs one all-reduce of a number and one wait for the forward pass per step.
         """
-        if distributed.all_true(bool(loss.isfinite())):
+        if distributed.all_true(bool(output.total.isfinite())):
             return
-        bad = [name for name, value in terms.items() if not bool(value.isfinite())]
+        bad = [name for name, value in output.terms.items() if not bool(value.isfinite())]
         ranks = distributed.gather_strings([f"rank {distributed.rank()}: {', '.join(bad)}"] if bad else [])
         raise NonFiniteLoss(
-            f"step {step}: the loss is not finite ({'; '.join(ranks)}); no update was made. Lower optim.lr, set "
+            f"step {self.progress.step}: the loss is not finite ({'; '.join(ranks)}); no update was made. Lower optim.lr, set "
             "optim.gradient_clipping=1, or look for broken samples; the last checkpoint is untouched"
         )
 
-    def add(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
-        """Count one step; nothing is read from the device."""
-        self.names = list(terms)
-        now = torch.stack([loss.detach().float(), *(value.detach().float() for value in terms.values())])
+    def add(self, output: LossOutput) -> None:
+        """Count one step; nothing is read from the device. What was observed is that of the last step alone."""
+        self.names = list(output.terms)
+        self.seen = output.seen
+        now = torch.stack([x.detach().float() for x in (output.total, *output.terms.values())])
         self.sums = now if self.sums is None else self.sums + now
         self.steps += 1
 
@@ -78,6 +81,7 @@ class Meter:
             *self.sums.double().cpu().tolist(),
             self.waited,
             *(float(skipped.get(reason, 0)) for reason in reasons),
+            *(float(value) for value in self.seen.values()),
         ]
         summed = distributed.reduce_sum(torch.tensor(numbers, dtype=torch.float64, device=self.sums.device)).tolist()
         world = distributed.world()
@@ -94,7 +98,9 @@ class Meter:
             values["optim/grad_norm"] = float(norm)
         values["speed/images_per_second"] = self.global_batch * self.steps / elapsed
         values["data/wait_fraction"] = min(1.0, summed[1 + len(self.names)] / world / elapsed)
-        totals = {r: self.base.get(r, 0) + int(n) for r, n in zip(reasons, summed[2 + len(self.names) :], strict=True)}
+        rest = summed[2 + len(self.names) :]
+        totals = {r: self.base.get(r, 0) + int(n) for r, n in zip(reasons, rest[: len(reasons)], strict=True)}
+        values |= {f"observed/{n}": v / world for n, v in zip(self.seen, rest[len(reasons) :], strict=True)}
         values |= {f"data/skipped_{reason}": float(count) for reason, count in totals.items()}
         values["time/elapsed_seconds"] = self.seconds()
         self.progress.skipped = totals

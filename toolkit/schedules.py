@@ -1,8 +1,8 @@
-"""Learning rate as a function of the step."""
+"""Learning rate and loss weights as functions of the step."""
 
 import math
 
-from toolkit.config import Optim
+from toolkit.config import LossOptions, Optim
 
 
 def lr_at(step: int, optim: Optim, steps: int) -> float:
@@ -16,3 +16,13 @@ def lr_at(step: int, optim: Optim, steps: int) -> float:
     if step < optim.warmup_steps:
         return optim.warmup_lr + (optim.lr - optim.warmup_lr) * step / optim.warmup_steps
     return optim.min_lr + (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
+
+
+def weight_at(step: int, term: LossOptions, steps: int) -> float:
+    """Weight of a term at update `step` (0-based) of `steps`: from `weight` at the first to `final_weight` at the last."""
+    if term.final_weight is None:
+        return term.weight
+    done = step / max(1, steps - 1)
+    if term.weight_schedule == "cosine":
+        done = (1 - math.cos(math.pi * done)) / 2
+    return term.weight + (term.final_weight - term.weight) * done

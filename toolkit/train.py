@@ -12,18 +12,20 @@ from toolkit.config import Run, batch_arithmetic, world_size_from_environment
 from toolkit.data.build import Streams, build_sources, check_shards
 from toolkit.distiller import Distiller
 from toolkit.embed import prepare_stores
-from toolkit.engine import build_engine, optimizer_step, set_lr
+from toolkit.engine import build_engine, set_lr, set_weights
 from toolkit.errors import ConfigError
 from toolkit.evaluate import Harness, StudentEncoder, flat_metrics
 from toolkit.evaluate.table import as_text
-from toolkit.first_batch import teacher_embeddings, try_fake_batch
-from toolkit.losses import build_losses
+from toolkit.evaluate.zero_shot import class_embeddings
+from toolkit.first_batch import try_fake_batch
+from toolkit.losses import LossSum, build_losses
 from toolkit.meter import Meter
 from toolkit.metrics import Metrics
 from toolkit.models import Model, Teacher, build_student, build_teacher, build_tokenizer
 from toolkit.models.student import sync_batchnorm
 from toolkit.report import write_report
-from toolkit.schedules import lr_at
+from toolkit.schedules import lr_at, weight_at
+from toolkit.step import Step
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def train(run: Run) -> dict[str, Any]:
     teacher = build_teacher(run.teacher, run.precision, device) if run.teacher.name else None
     student = build_student(run.student, teacher)
     student.module = sync_batchnorm(student.module, batch.world_size)
-    losses = build_losses(run.losses)
+    losses = build_losses(run.losses, embed_dim=student.embed_dim, class_embeddings=class_embeddings(teacher))
     distiller = Distiller(
         student.module, losses, student.preprocess, text_tower=run.student.text_tower, compile=run.compile
     )
@@ -65,7 +67,6 @@ def train(run: Run) -> dict[str, Any]:
 
     # Engine, and the newest complete checkpoint if there is one.
     engine = build_engine(run, distiller, batch, device)
-    torch.manual_seed(run.seed * 100_003 + distributed.rank())
     progress = checkpoint.resume(engine, student, run)
     last = min(run.steps, run.stop_at_step or run.steps)
     encoder = (
@@ -73,10 +74,11 @@ def train(run: Run) -> dict[str, Any]:
         if run.evaluation.sets
         else None
     )
+    step = Step(engine, teacher, batch, device, run.seed, run.data.accumulation == "per_micro_batch")
     if progress.step < last:
-        loop(run, engine, student, teacher, Streams(
+        loop(run, step, student, Streams(
             sources, rank=distributed.rank(), world=distributed.world(), first_step=progress.step, workers=run.workers
-        ), progress, last, harness, encoder, device)  # fmt: skip
+        ), progress, last, harness, encoder)  # fmt: skip
     if last < run.steps:
         distributed.say(
             f"stopped at step {last} of {run.steps} as stop_at_step says; the same command without it goes on"
@@ -86,34 +88,30 @@ def train(run: Run) -> dict[str, Any]:
 
 
 def loop(
-    run: Run, engine: Any, student: Model, teacher: Teacher | None, streams: Streams, progress: Progress,
-    last: int, harness: Harness, encoder: StudentEncoder | None, device: torch.device,
+    run: Run, step: Step, student: Model, streams: Streams, progress: Progress, last: int, harness: Harness,
+    encoder: StudentEncoder | None,
 ) -> None:  # fmt: skip
     """From `progress.step` to `last`; leaves a checkpoint at `last`."""
+    engine = step.engine
     metrics = Metrics(run, progress.step) if distributed.is_main() else None
     meter = Meter(run, streams.sources, progress)
     engine.train()
     while progress.step < last:
-        # The next batch of each stream, and what the teacher makes of it.
         with meter.waiting():
             found = streams.next()
-        tensors = {
-            name: tensor.to(device, non_blocking=True)
-            for part in found.values()
-            for name, tensor in part.tensors.items()
-        }
-        target = teacher_embeddings(teacher, tensors)
+        tensors = {name: tensor for part in found.values() for name, tensor in part.tensors.items()}
+        shown = (progress.step + 1) % run.logging.every_steps == 0 or progress.step + 1 == last
 
-        # Forward over the global batch, backward, one update.
+        # The student's and the teacher's features, the losses over the global batch, one update.
         set_lr(engine, lr_at(progress.step, run.optim, run.steps))
-        loss, terms = engine(tensors, teacher=target)
-        meter.check_finite(loss, terms, progress.step)
-        optimizer_step(engine, loss)
+        set_weights(engine, {name: weight_at(progress.step, term, run.steps) for name, term in run.losses.items()})
+        output = step.forward_backward(tensors, progress.step, check=meter.check_finite, observe=shown)
+        engine.step()
         progress.step += 1
-        meter.add(loss, terms)
+        meter.add(output)
 
         # What people see.
-        if progress.step % run.logging.every_steps == 0 or progress.step == last:
+        if shown:
             values = meter.read(engine, progress.step, streams.skipped())
             if metrics is not None:
                 metrics.log(progress.step, values)
@@ -123,7 +121,7 @@ def loop(
         is_best = False
         if encoder and run.evaluation.every_steps and progress.step % run.evaluation.every_steps == 0:
             with meter.paused():
-                is_best = evaluate_on_the_way(run, engine, progress, harness, encoder, teacher, metrics)
+                is_best = evaluate_on_the_way(run, engine, progress, harness, encoder, step.teacher, metrics)
         due = run.checkpoint.every_steps and progress.step % run.checkpoint.every_steps == 0
         if due or is_best or progress.step == last:
             with meter.paused():
@@ -170,7 +168,7 @@ def finish(
         distributed.seed_everything(run.seed)
         fresh = build_student(run.student, teacher)
         bare = (
-            Distiller(fresh.module, build_losses(run.losses), fresh.preprocess, text_tower=run.student.text_tower)
+            Distiller(fresh.module, LossSum({}, {}), fresh.preprocess, text_tower=run.student.text_tower)
             .to(device)
             .eval()
         )

@@ -14,7 +14,7 @@ def spread(world: int, images: int, texts: int | None = None, per_gpu: int | Non
     found = batch_arithmetic(Run(data=data), world)
     assert found.world_size == world
     return (
-        found.images_per_rank, found.texts_per_rank, found.global_images, found.global_texts, found.grad_accum_steps
+        found.batch_size_per_gpu, found.text_batch_size_per_gpu, found.global_images, found.global_texts, found.grad_accum_steps
     )  # fmt: skip
 
 
@@ -46,14 +46,12 @@ def test_what_does_not_divide() -> None:
         spread(2, 12, per_gpu=12)
 
 
-def test_accumulation_is_refused_and_why() -> None:
-    """The losses need the whole batch at once; the message has two ways out, and the first one works."""
-    with pytest.raises(ConfigError) as caught:
-        spread(2, 24, per_gpu=3)
-    message = str(caught.value)
-    assert "needs 4 accumulation steps" in message and "only a part of the global batch" in message
-    assert "data.batch_size_per_gpu=12" in message and "4 times the ranks" in message
-    assert spread(2, 24, per_gpu=12)[-1] == spread(8, 24, per_gpu=3)[-1] == 1
+def test_a_smaller_micro_batch_accumulates() -> None:
+    """The losses still see all 24 images; sentences are spread over the same micro-batches."""
+    assert spread(2, 24, per_gpu=3) == (3, 3, 24, 24, 4)
+    assert spread(1, 12288, per_gpu=512) == (512, 512, 12288, 12288, 24)
+    with pytest.raises(ConfigError, match=r"text_batch_size \(12\) .* 2 ranks x 4 accumulation steps; .* is 8"):
+        spread(2, 24, texts=12, per_gpu=3)
 
 
 def test_in_words() -> None:

@@ -185,7 +185,9 @@ def test_the_share_of_bad_samples_is_limited() -> None:
         limit.add(batch_of(1, 1))
 
 
-SPREAD = Batch(world_size=1, images_per_rank=6, texts_per_rank=3, global_images=6, global_texts=3, grad_accum_steps=1)
+SPREAD = Batch(
+    world_size=1, batch_size_per_gpu=6, text_batch_size_per_gpu=3, global_images=6, global_texts=3, grad_accum_steps=1
+)
 
 
 def sources_of(data: config.Data, seed: int = 0, tokens: bool = True) -> dict[str, object]:

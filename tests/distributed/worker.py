@@ -1,6 +1,8 @@
 """Run by two gloo ranks: every loss on two ranks against one rank on the whole batch, in float64, and wrong exchanges.
 
-usage: worker.py OUT.json. Rank 0 writes {loss: {exchange: [value error, gradient error]}}.
+usage: worker.py OUT.json. Rank 0 writes {loss: {exchange: [value error, gradient error, buffer error]}}, and under
+`<loss> without text` those of the losses that can do without a student text tower. Gradients are those of the student and of
+the loss's own parameters; buffers are compared on every rank after two steps.
 """
 
 import json
@@ -64,40 +66,62 @@ class NoGather(Collective):
         return x
 
 
-EXCHANGES = {c.__name__: c for c in (Collective, NoGradient, OwnSlice, Average, WrongOrder, NoGather)}
+class Reversed(Collective):
+    """Mutant: all columns in reversed rank order, the teacher's too: labels on the diagonal would be wrong."""
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Rows of the last rank first."""
+        return torch.cat(list(AllGather.apply(x).chunk(self.world))[::-1])
+
+
+EXCHANGES = {c.__name__: c for c in (Collective, NoGradient, OwnSlice, Average, WrongOrder, NoGather, Reversed)}
 
 
 class Student(nn.Module):
-    """Two linear towers and a learnable scale: parameters shared by all rows, as in a real student."""
+    """Two linear towers, a learnable scale and bias: parameters shared by all rows, as in a real student."""
 
     def __init__(self) -> None:
         super().__init__()
         self.image = nn.Linear(7, WIDTH, dtype=torch.float64)
         self.text = nn.Linear(7, WIDTH, dtype=torch.float64)
         self.scale = nn.Parameter(torch.full((1,), 2.0, dtype=torch.float64))
+        self.bias = nn.Parameter(torch.full((1,), -3.0, dtype=torch.float64))
+
+
+def build(name: str) -> nn.Module:
+    """The loss with what a run would hand to it, the same on both ranks."""
+    torch.manual_seed(1)
+    given = {"embed_dim": WIDTH, "class_embeddings": torch.randn(4, WIDTH)}
+    return build_loss(name, **{key: given[key] for key in LOSSES[name].built_with}).double()
 
 
 def run(
-    name: str, student: Student, data: dict[str, Tensor], exchange, rank: int, world: int
-) -> tuple[Tensor, list[Tensor]]:
-    """Loss and parameter gradients of one rank's share."""
+    name: str, text: bool, student: Student, data: dict[str, Tensor], exchange, rank: int, world: int
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Loss, gradients by all parameters, and buffers of one rank's share, at the second of two steps."""
+    loss = build(name)
+    parameters = [*student.parameters(), *loss.parameters()]
     student.zero_grad()
-    mine = {key: value.chunk(world)[rank] for key, value in data.items()}
     paired = "pairs" in LOSSES[name].needs
-    found = Embeddings(
-        image=student.image(mine["images"]),
-        text=student.text(mine["captions" if paired else "texts"]),
-        logit_scale=student.scale.exp(),
-    )
-    teacher = Embeddings(image=mine["v"], text=mine["t"])
-    try:
-        loss = build_loss(name)(found, teacher, exchange=exchange)
-    except IndexError:  # a mutant whose labels point past its columns: dead, and shown as infinitely wrong
-        return torch.tensor(float("inf"), dtype=torch.float64), [
-            torch.full_like(p, float("inf")) for p in student.parameters()
-        ]
-    loss.backward()
-    return loss.detach(), [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in student.parameters()]
+    for step in (1, 0):
+        mine = {key: value.roll(step, 1).chunk(world)[rank] for key, value in data.items()}
+        found = Embeddings(
+            image=student.image(mine["images"]),
+            text=student.text(mine["captions" if paired else "texts"]) if text else None,
+            masked_image=student.image(mine["masked"]),
+            logit_scale=student.scale.exp(),
+            logit_bias=student.bias,
+        )
+        second = Embeddings(image=mine["v2"], text=mine["c2" if paired else "t2"])
+        teacher = Embeddings(mine["v"], mine["c" if paired else "t"], torch.tensor([9.0]).double(), others=(second,))
+        try:
+            value = loss(found, teacher, exchange=exchange())
+        except IndexError:  # a mutant whose labels point past its columns: dead, and shown as infinitely wrong
+            lost = [torch.full_like(p, float("inf")) for p in parameters]
+            return torch.tensor(float("inf"), dtype=torch.float64), lost, []
+    value.backward()
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+    return value.detach(), gradients, [buffer.double() for buffer in loss.buffers()]
 
 
 def main() -> None:
@@ -105,18 +129,31 @@ def main() -> None:
     distributed.init()
     torch.manual_seed(0)
     student = Student()
-    shapes = {"images": (ROWS, 7), "captions": (ROWS, 7), "texts": (TEXTS, 7), "v": (ROWS, WIDTH), "t": (TEXTS, WIDTH)}
+    shapes = {
+        "images": (ROWS, 7), "masked": (ROWS, 7), "captions": (ROWS, 7), "texts": (TEXTS, 7), "v": (ROWS, WIDTH),
+        "t": (TEXTS, WIDTH), "c": (ROWS, WIDTH), "v2": (ROWS, 8), "t2": (TEXTS, 8), "c2": (ROWS, 8),
+    }  # fmt: skip
     data = {key: torch.randn(*shape, dtype=torch.float64) for key, shape in shapes.items()}
     errors: dict[str, dict[str, list[float]]] = {}
     for name in LOSSES:
-        wanted_value, wanted = run(name, student, data, LOCAL, 0, 1)
-        for label, exchange in EXCHANGES.items():
-            value, gradients = run(name, student, data, exchange(), distributed.rank(), distributed.world())
-            for tensor in (value, *gradients):
-                dist.all_reduce(tensor)
-                tensor /= distributed.world()
-            worst = max(float((a - b).abs().max()) for a, b in zip(gradients, wanted, strict=True))
-            errors.setdefault(name, {})[label] = [float((value - wanted_value).abs()), worst]
+        for text in (True, False):
+            needs = LOSSES[name].needs
+            if not text and ("student_text" in needs or "text" not in needs):
+                continue
+            wanted_value, wanted, wanted_buffers = run(name, text, student, data, lambda: LOCAL, 0, 1)
+            for label, exchange in EXCHANGES.items():
+                value, gradients, buffers = run(
+                    name, text, student, data, exchange, distributed.rank(), distributed.world()
+                )
+                for tensor in (value, *gradients):
+                    dist.all_reduce(tensor)
+                    tensor /= distributed.world()
+                worst = max(float((a - b).abs().max()) for a, b in zip(gradients, wanted, strict=True))
+                pairs = zip(buffers, wanted_buffers, strict=bool(buffers))
+                apart = torch.tensor(max((float((a - b).abs().max()) for a, b in pairs), default=0.0))
+                dist.all_reduce(apart, op=dist.ReduceOp.MAX)
+                key = name if text else f"{name} without text"
+                errors.setdefault(key, {})[label] = [float((value - wanted_value).abs()), worst, float(apart)]
     if distributed.is_main():
         Path(sys.argv[1]).write_text(json.dumps(errors))
     distributed.shutdown()

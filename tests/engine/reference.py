@@ -9,11 +9,11 @@ from toolkit.data.build import Streams, build_sources
 from toolkit.distiller import Distiller
 from toolkit.embeddings import LOCAL
 from toolkit.engine import build_optimizer
-from toolkit.first_batch import teacher_embeddings
 from toolkit.losses import build_losses
 from toolkit.models import build_student, build_teacher
 from toolkit.playground.towers import scene_student
 from toolkit.schedules import lr_at
+from toolkit.step import teacher_embeddings
 
 
 def dropout_student(embed_dim: int) -> nn.Module:
@@ -29,7 +29,9 @@ def reference_curve(run: Run) -> list[float]:
     distributed.seed_everything(run.seed)
     teacher = build_teacher(run.teacher, run.precision, device)
     student = build_student(run.student, teacher)
-    distiller = Distiller(student.module, build_losses(run.losses), student.preprocess, text_tower=False)
+    distiller = Distiller(
+        student.module, build_losses(run.losses, embed_dim=student.embed_dim), student.preprocess, text_tower=False
+    )
     sources = build_sources(
         run.data,
         batch_arithmetic(run, 1),
@@ -46,7 +48,7 @@ def reference_curve(run: Run) -> list[float]:
         for group in optimizer.param_groups:
             group["lr"] = lr_at(step, run.optim, run.steps)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=run.precision == "bf16"):
-            loss, _ = distiller(tensors, teacher=teacher_embeddings(teacher, tensors), exchange=LOCAL)
+            loss = distiller(tensors, teacher=teacher_embeddings(teacher, tensors), exchange=LOCAL).total
         loss.backward()
         torch.nn.utils.clip_grad_norm_(distiller.parameters(), run.optim.gradient_clipping)
         optimizer.step()

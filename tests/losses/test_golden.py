@@ -52,14 +52,14 @@ def test_the_two_halves_of_vl() -> None:
 @pytest.mark.parametrize("preset", SUMS)
 def test_value_of_each_preset(preset: str) -> None:
     """0.7/0.3/0 and 0.68/0.22/0.10."""
-    total, _ = build_losses(FIELD_PRESETS[preset])(Embeddings(image=student_rows()), teacher(), LOCAL)
+    total, *_ = build_losses(FIELD_PRESETS[preset])(Embeddings(image=student_rows()), teacher(), LOCAL)
     assert total.item() == pytest.approx(SUMS[preset], abs=1e-8)
 
 
 def test_gradient_of_the_main_preset() -> None:
     """With respect to the student's rows before they are normalised."""
     z = student_rows()
-    total, _ = build_losses(FIELD_PRESETS["dimefm"])(Embeddings(image=z), teacher(), LOCAL)
+    total, *_ = build_losses(FIELD_PRESETS["dimefm"])(Embeddings(image=z), teacher(), LOCAL)
     total.backward()
     torch.testing.assert_close(z.grad, torch.tensor(GRADIENT, dtype=torch.float64), rtol=0, atol=1e-6)
 

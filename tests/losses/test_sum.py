@@ -27,7 +27,7 @@ class Explodes(nn.Module):
 
 def test_weights_multiply_and_values_stay_unweighted() -> None:
     """`train/loss_vl` is comparable between runs of different weights."""
-    total, values = build_losses({"vl": VL(weight=3.0), "pvl": PVL(weight=0.5)})(STUDENT, TEACHER, LOCAL)
+    total, values, *_ = build_losses({"vl": VL(weight=3.0), "pvl": PVL(weight=0.5)})(STUDENT, TEACHER, LOCAL)
     vl, pvl = build_loss("vl")(STUDENT, TEACHER), build_loss("pvl")(STUDENT, TEACHER)
     assert values == {"vl": vl, "pvl": pvl}
     assert total.item() == pytest.approx(3 * vl.item() + 0.5 * pvl.item(), rel=1e-6)
@@ -37,14 +37,14 @@ def test_weight_zero_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The term is not built at all, so a term that raises does no harm."""
     monkeypatch.setitem(__import__("toolkit.losses.registry").losses.registry.LOSSES, "feature", Explodes)
     options: dict[str, LossOptions] = {"vl": VL(), "feature": replace(Feature(), weight=0.0)}
-    _, values = build_losses(options)(STUDENT, TEACHER, LOCAL)
+    _, values, *_ = build_losses(options)(STUDENT, TEACHER, LOCAL)
     assert list(values) == ["vl"]
 
 
 def test_one_kind_twice() -> None:
     """Keys are the user's own; the kind says which loss, and options go to it."""
     terms = {"sharp": VL(temperature=0.5), "soft": VL(temperature=4.0)}
-    _, values = build_losses(terms)(STUDENT, TEACHER, LOCAL)
+    _, values, *_ = build_losses(terms)(STUDENT, TEACHER, LOCAL)
     assert values["sharp"].item() == build_loss("vl", temperature=0.5)(STUDENT, TEACHER).item()
     assert values["soft"].item() == build_loss("vl", temperature=4.0)(STUDENT, TEACHER).item()
 
@@ -52,16 +52,16 @@ def test_one_kind_twice() -> None:
 def test_fp32_under_autocast() -> None:
     """A bf16 matrix product at scale 100 would be off by up to 0.25 in every logit."""
     losses = build_losses({"vl": VL(weight=1.0)})
-    plain, _ = losses(STUDENT, TEACHER, LOCAL)
+    plain, *_ = losses(STUDENT, TEACHER, LOCAL)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast, _ = losses(STUDENT, TEACHER, LOCAL)
+        cast, *_ = losses(STUDENT, TEACHER, LOCAL)
     assert cast.dtype == torch.float32 and cast.item() == plain.item()
 
 
 def test_without_a_teacher() -> None:
     """Paired training has none."""
     pairs = Embeddings(image=some(4, 1), text=some(4, 2))
-    total, values = build_losses({"contrastive": Contrastive()})(pairs, None, LOCAL)
+    total, values, *_ = build_losses({"contrastive": Contrastive()})(pairs, None, LOCAL)
     assert total.item() == values["contrastive"].item() > 0
 
 

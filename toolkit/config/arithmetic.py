@@ -9,22 +9,24 @@ from toolkit.errors import ConfigError
 
 @dataclass(frozen=True)
 class Batch:
-    """How a step's batch is spread; every field counts samples except the last."""
+    """How a step's batch is spread: a rank takes `grad_accum_steps` micro-batches of each stream."""
 
     world_size: int
-    images_per_rank: int
-    texts_per_rank: int
+    batch_size_per_gpu: int
+    """Images per rank and micro-batch."""
+    text_batch_size_per_gpu: int
+    """Sentences per rank and micro-batch."""
     global_images: int
     global_texts: int
     grad_accum_steps: int
 
     def in_words(self) -> str:
         """One sentence for logs and `--dry-run`."""
+        steps = f"x {self.grad_accum_steps} accumulation steps"
         return (
-            f"{self.global_images} images per step = {self.world_size} ranks x {self.images_per_rank} per rank "
-            f"x {self.grad_accum_steps} accumulation steps, and {self.global_texts} sentences "
-            f"= {self.world_size} ranks x {self.texts_per_rank}; losses compare {self.global_images} images "
-            f"with {self.global_texts} sentences"
+            f"{self.global_images} images per step = {self.world_size} ranks x {self.batch_size_per_gpu} per rank {steps}, "
+            f"and {self.global_texts} sentences = {self.world_size} ranks x {self.text_batch_size_per_gpu} {steps}; "
+            f"losses compare {self.global_images} images with {self.global_texts} sentences"
         )
 
 
@@ -38,7 +40,7 @@ def world_size_from_environment() -> int:
 
 
 def batch_arithmetic(run: Run, world_size: int) -> Batch:
-    """Spread the batch over `world_size` ranks; raises ConfigError when it does not divide or needs accumulation."""
+    """Spread the batch over `world_size` ranks; raises ConfigError when it does not divide."""
     data = run.data
     images = data.global_batch_size
     texts = images if data.text_batch_size is None else data.text_batch_size
@@ -56,15 +58,10 @@ def batch_arithmetic(run: Run, world_size: int) -> Batch:
             f"x {world_size} ranks = {per_gpu * world_size}; change one of the two"
         )
     grad_accum_steps = images // (per_gpu * world_size)
-    if grad_accum_steps > 1:
+    spread = world_size * grad_accum_steps
+    if texts % spread:
         raise ConfigError(
-            f"data.global_batch_size ({images}) over {world_size} ranks x data.batch_size_per_gpu ({per_gpu}) needs "
-            f"{grad_accum_steps} accumulation steps, and the losses would then see only a part of the global batch; "
-            f"set data.batch_size_per_gpu={images // world_size} or use "
-            f"{grad_accum_steps} times the ranks (student.grad_checkpointing=true saves memory)"
+            f"data.text_batch_size ({texts}) does not divide by {world_size} ranks x {grad_accum_steps} accumulation steps; "
+            f"the nearest that does is {max(1, texts // spread) * spread}"
         )
-    if texts % world_size:
-        raise ConfigError(
-            f"data.text_batch_size ({texts}) does not divide by {world_size} ranks; round it to a multiple"
-        )
-    return Batch(world_size, per_gpu, texts // world_size, images, texts, grad_accum_steps)
+    return Batch(world_size, per_gpu, texts // spread, images, texts, grad_accum_steps)

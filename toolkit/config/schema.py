@@ -75,7 +75,10 @@ class Data:
     text_batch_size: int | None = None
     """Sentences per step over all ranks; null: the same number as images."""
     batch_size_per_gpu: int | None = None
-    """Images per rank and micro-batch; null: global_batch_size / ranks."""
+    """Images per rank and micro-batch; null: global_batch_size / ranks. Smaller: accumulation, less memory."""
+    accumulation: Literal["global_batch", "per_micro_batch"] = "global_batch"
+    """global_batch: losses see the whole batch through accumulation (one more forward). per_micro_batch: they compare
+    each micro-batch with itself over the ranks, which is another loss, that of a smaller batch."""
     image_key: str = "jpg;jpeg;png;webp"
     """Fields that may hold the picture, in order of preference."""
     text_key: str = "txt"

@@ -2,22 +2,51 @@
 
 from collections.abc import Iterator
 
+from toolkit.config.losses import LossOptions
 from toolkit.config.schema import Run
 from toolkit.errors import ConfigError
 
+INTERACTIVE = {"teacher", "pairs", "student_text", "text"}
 NEEDS = {
-    "vl": {"teacher"},
+    "vl": {"teacher", "text"},
     "pvl": {"teacher"},
     "udist": {"teacher"},
     "feature": {"teacher"},
     "contrastive": {"pairs", "student_text"},
+    "fd": {"teacher"},
+    "mfd": {"teacher", "masked_view"},
+    "crd": {"teacher", "text"},
+    "affinity": {"teacher", "text"},
+    "open_clip_distil": {"teacher", "text"},
+    "ensemble_kl": {"teacher", "text"},
+    "icl": INTERACTIVE,
+    "cross_kd": {"teacher", "student_text", "text"},
+    "gd": INTERACTIVE,
+    "afd": INTERACTIVE,
+    "siglip_soft": {"teacher", "text"},
+    "queue_pvl": {"teacher"},
+    "cos_smooth_l1": {"teacher"},
+    "phi_s": {"teacher"},
+    "dual_head": {"teacher"},
 }
-"""What each kind of loss cannot do without; the loss classes declare the same, a test compares the two."""
+"""What each kind of loss cannot do without; the loss classes declare the same, a test compares the two.
+
+`text`: the teacher's embeddings of sentences. `masked_view` is made from the pictures, so that every run has it.
+"""
+
+COMPLAINTS = {
+    "teacher": "losses.{name} needs a teacher; set teacher.name",
+    "pairs": "losses.{name} needs images with their own captions; set data.pairs",
+    "student_text": "losses.{name} needs a student text tower; set student.text_tower=true",
+    "text": "data.texts is not set and losses.{name} compares with sentences; give the text shards, "
+    "for example data.texts=shards/texts",
+}
+"""What is said where a need is not met."""
 
 
 def validate(run: Run) -> None:
     """Raise ConfigError with every contradiction found, one per line."""
-    problems = [*missing_settings(run), *wrong_numbers(run), *loss_needs(run)]
+    problems = [*missing_settings(run), *wrong_numbers(run), *loss_numbers(run), *loss_needs(run)]
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -65,10 +94,6 @@ def wrong_numbers(run: Run) -> Iterator[str]:
         **{f"losses.{name}.weight": term.weight for name, term in run.losses.items()},
     }
     yield from (f"{key} ({value}) must not be negative" for key, value in not_negative.items() if value < 0)
-    for name, term in run.losses.items():
-        for key in ("scale", "temperature"):
-            if getattr(term, key, 1.0) <= 0:
-                yield f"losses.{name}.{key} ({getattr(term, key)}) must be above 0"
     if optim.warmup_steps and optim.warmup_steps >= run.steps:
         yield f"optim.warmup_steps ({optim.warmup_steps}) must be below steps ({run.steps}); lower it or raise steps"
     if not optim.min_lr <= optim.lr:
@@ -87,33 +112,51 @@ def wrong_numbers(run: Run) -> Iterator[str]:
             yield f"{key} ({fraction}) must lie between 0 and 1"
 
 
+def loss_numbers(run: Run) -> Iterator[str]:
+    """Options of losses out of range."""
+    for name, term in run.losses.items():
+        options = {key: value for key, value in vars(term).items() if value is not None}
+        for key, value in options.items():
+            if key in ("scale", "temperature", "initial_scale") and value <= 0:
+                yield f"losses.{name}.{key} ({value}) must be above 0"
+            if key == "scales" and any(scale <= 0 for scale in value):
+                yield f"losses.{name}.{key} ({', '.join(map(str, value))}) must all be above 0"
+            if key == "size" and value < 1:
+                yield f"losses.{name}.{key} ({value}) must be at least 1"
+            if key in ("beta", "cosine_weight", "l1_weight") and value < 0:
+                yield f"losses.{name}.{key} ({value}) must not be negative"
+            if key in ("mask_fraction", "momentum") and not 0 <= value <= 1:
+                yield f"losses.{name}.{key} ({value}) must lie between 0 and 1"
+
+
 def loss_needs(run: Run) -> Iterator[str]:
     """Terms that ask for what the run does not supply, and data that contradicts itself."""
     has = {
         "teacher": bool(run.teacher.name),
         "pairs": bool(run.data.pairs) or run.dry_run,
         "student_text": run.student.text_tower,
+        "text": bool(run.data.texts) or bool(run.data.pairs) or run.dry_run,
+        "masked_view": True,
     }
-    cure = {
-        "teacher": "a teacher; set teacher.name",
-        "pairs": "images with their own captions; set data.pairs",
-        "student_text": "a student text tower; set student.text_tower=true",
-    }
-    active = {name: term for name, term in run.losses.items() if term.weight}
-    for name, term in active.items():
-        needs = set(NEEDS[term.kind])
-        if getattr(term, "mode", "") == "both":
-            needs |= {"student_text"}
-        yield from (f"losses.{name} needs {cure[need]}" for need in sorted(needs) if not has[need])
+    active = {name: term for name, term in run.losses.items() if term.weight or term.final_weight}
+    needs = {name: needs_of(term) for name, term in active.items()}
+    for name, wanted in needs.items():
+        missing = sorted(need for need in wanted if not has[need])
+        if "pairs" in missing:  # they bring their sentences
+            missing = [need for need in missing if need != "text"]
+        yield from (COMPLAINTS[need].format(name=name) for need in missing)
+        if getattr(active[name], "classes", None) == "":
+            yield f"losses.{name}.classes is not set; give a JSON file with classnames and templates"
     if run.teacher.store and run.data.teacher_view == "same":
         yield "teacher.store holds embeddings of plain pictures and data.teacher_view=same needs those of crops; unset one"
     if run.data.pairs and (run.data.images or run.data.texts):
         yield "data.pairs and data.images/data.texts are both set; a run is paired or unpaired, keep one"
-    wants_text = any(term.kind == "vl" for term in active.values())
-    if wants_text and not run.dry_run and not run.data.pairs and not run.data.texts:
-        yield "data.texts is not set and losses.vl compares with sentences; give the text shards, for example data.texts=shards/texts"
-    if run.student.text_tower and not run.data.pairs and not run.dry_run:
-        yield "student.text_tower=true is trained on pairs; set data.pairs, or leave the text side to the teacher"
+    trains_text = any("text" in wanted for wanted in needs.values())
+    if run.student.text_tower and not trains_text and not run.data.pairs and not run.dry_run:
+        yield (
+            "student.text_tower=true and no loss trains it without pairs; set data.pairs, add a loss that compares sentences "
+            "(vl, crd), or leave the text side to the teacher"
+        )
     for name, chosen in run.evaluation.sets.items():
         if not chosen.shards:
             yield f"evaluation.sets.{name}.shards is not set; give its shards or leave the set out"
@@ -121,3 +164,8 @@ def loss_needs(run: Run) -> Iterator[str]:
             yield f"evaluation.sets.{name}.classes is not set; give a JSON file with classnames and templates"
     if run.evaluation.best and not run.evaluation.every_steps:
         yield "evaluation.best is set and evaluation.every_steps is 0, so nothing would be compared; set evaluation.every_steps"
+
+
+def needs_of(term: LossOptions) -> set[str]:
+    """What a term cannot do without, its options taken into account."""
+    return NEEDS[term.kind] | ({"student_text", "text"} if getattr(term, "mode", "") == "both" else set())

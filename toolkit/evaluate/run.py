@@ -12,7 +12,7 @@ from toolkit.errors import CheckpointError, ConfigError
 from toolkit.evaluate.harness import Harness
 from toolkit.evaluate.models import StudentEncoder
 from toolkit.evaluate.table import as_text
-from toolkit.losses import build_losses
+from toolkit.losses import LossSum
 from toolkit.models import build_teacher
 from toolkit.models.build import from_folder
 
@@ -34,9 +34,7 @@ def evaluate_run(folder: Path, which: str, overrides: Sequence[str], *, as_json:
     device = distributed.device()
     teacher = build_teacher(run.teacher, run.precision, device) if run.teacher.name else None
     student = from_folder(chosen, asked_by=str(chosen))
-    distiller = Distiller(
-        student.module, build_losses(run.losses), student.preprocess, text_tower=run.student.text_tower
-    )
+    distiller = Distiller(student.module, LossSum({}, {}), student.preprocess, text_tower=run.student.text_tower)
     distiller.to(device).eval()
     models: dict[str, Any] = {"teacher": teacher} if teacher is not None else {}
     models["student"] = StudentEncoder(student, distiller, device, text_tower=run.student.text_tower, teacher=teacher)

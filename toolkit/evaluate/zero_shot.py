@@ -1,6 +1,6 @@
 """Zero-shot classification from prompts, as CLIP and ELEVATER do it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from toolkit.embeddings import unit
 from toolkit.evaluate.models import Encoder
-from toolkit.evaluate.sets import Classes
+from toolkit.evaluate.sets import Classes, read_classes
 
 PROMPTS_PER_FORWARD = 256
 
@@ -19,6 +19,16 @@ def class_head(encoder: Encoder, classes: Classes) -> Float[Tensor, "k e"]:
     prompts = [template.replace("{}", name) for name in classes.classnames for template in classes.templates]
     features = encode_texts(encoder, prompts)
     return unit(features.view(len(classes.classnames), len(classes.templates), -1).mean(dim=1))
+
+
+def class_embeddings(encoder: Encoder | None) -> Callable[[str], Float[Tensor, "k e"]]:
+    """The class head by the path of its classes file, for losses that start from it."""
+
+    def head(path: str) -> Float[Tensor, "k e"]:
+        assert encoder is not None  # a loss that asks for classes needs a teacher, and the config has said so
+        return class_head(encoder, read_classes(path, asked_by="losses.*.classes"))
+
+    return head
 
 
 @torch.no_grad()

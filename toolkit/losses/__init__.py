@@ -1,5 +1,5 @@
 """The losses, by name. `build_loss` serves outside a run, `build_losses` inside one."""
 
-from toolkit.losses.registry import LOSSES, LossSum, build_loss, build_losses
+from toolkit.losses.registry import LOSSES, LossGradients, LossOutput, LossSum, build_loss, build_losses
 
-__all__ = ["LOSSES", "LossSum", "build_loss", "build_losses"]
+__all__ = ["LOSSES", "LossGradients", "LossOutput", "LossSum", "build_loss", "build_losses"]

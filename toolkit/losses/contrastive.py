@@ -16,6 +16,7 @@ class Contrastive(nn.Module):
     """
 
     needs = frozenset({"pairs", "student_text"})
+    built_with: frozenset[str] = frozenset()
 
     def forward(
         self, student: Embeddings, teacher: Embeddings | None = None, exchange: Exchange = LOCAL

@@ -12,6 +12,7 @@ class SimilarityLoss(nn.Module):
     """Shared options: `scale` multiplies cosines, `temperature` divides; no temperature-squared factor."""
 
     needs = frozenset({"teacher"})
+    built_with: frozenset[str] = frozenset()
 
     def __init__(self, scale: float = 100.0, temperature: float = 1.0) -> None:
         """Both fixed, as in the released code (scale 100 is CLIP's saturated logit scale)."""
@@ -25,6 +26,8 @@ class VL(SimilarityLoss):
     Both directions are summed, not averaged. 0 when student equals teacher. Images and texts need not be paired, nor be
     equally many. The texts are the student's own where it has a text tower, else the teacher's on both sides.
     """
+
+    needs = frozenset({"teacher", "text"})
 
     def __init__(self, scale: float = 100.0, temperature: float = 1.0) -> None:
         """Temperature 1 in the released code."""

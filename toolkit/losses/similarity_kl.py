@@ -9,6 +9,7 @@ from torch import Tensor
 
 from toolkit.embeddings import LOCAL, Exchange
 from toolkit.kernels import Gradients, Problem, Target, solve
+from toolkit.losses.observe import note
 
 
 class Labels:
@@ -41,8 +42,9 @@ def similarity_kl(
     same for one target; tiles in torch serve everything else.
     """
     chosen = () if isinstance(targets, Labels) else (targets,) if isinstance(targets, Target) else tuple(targets)
-    fixed = tuple(Target(*(x.detach() if isinstance(x, Tensor) else x for x in target)) for target in chosen)
-    return _SimilarityKL.apply(rows, columns, logit_scale, fixed, both, exchange)  # type: ignore[no-any-return]
+    fixed = tuple(Target(t.rows.detach(), t.columns.detach(), fixed_scale(t.logit_scale)) for t in chosen)
+    note(rows, columns, fixed, logit_scale)
+    return _SimilarityKL.apply(rows, columns, logit_scale, fixed, both, exchange)
 
 
 class _SimilarityKL(torch.autograd.Function):
@@ -61,7 +63,7 @@ class _SimilarityKL(torch.autograd.Function):
         """`targets` empty: labels on the diagonal."""
         wanted = ctx.needs_input_grad
         problem = Problem(
-            rows.detach(), columns.detach(), scale.detach() if isinstance(scale, Tensor) else scale, targets, both, exchange,
+            rows.detach(), columns.detach(), fixed_scale(scale), targets, both, exchange,
             want_rows=wanted[0] or wanted[2], want_columns=wanted[1],
         )  # fmt: skip
         found: Gradients = solve(problem)
@@ -86,3 +88,8 @@ class _SimilarityKL(torch.autograd.Function):
             None,
             None,
         )
+
+
+def fixed_scale(scale: float | Tensor) -> float | Tensor:
+    """A scale without gradient."""
+    return scale.detach() if isinstance(scale, Tensor) else scale

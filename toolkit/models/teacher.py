@@ -36,6 +36,10 @@ class Teacher:
         self.tokenizer_name = model.tokenizer
         self.context_length = model.context_length
         self.dtype, self.device = dtype, device
+        self.logit_scale = own_scalar(model.module, "logit_scale", device, exponentiate=True)
+        """Its own scale, exponentiated, [1]; None where the module has none."""
+        self.logit_bias = own_scalar(model.module, "logit_bias", device, exponentiate=False)
+        """Of SigLIP-type teachers, [1]."""
         self.module: nn.Module = model.module.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
     def tokenizer(self) -> Tokenizer:
@@ -55,6 +59,15 @@ class Teacher:
     def encode_text(self, tokens: Int[Tensor, "m l"]) -> Float[Tensor, "m e"]:
         """Unit-norm fp32 embeddings of tokenised sentences."""
         return unit(self.module.encode_text(tokens.to(self.device)))  # type: ignore[operator]
+
+
+def own_scalar(module: nn.Module, name: str, device: torch.device, *, exponentiate: bool) -> Tensor | None:
+    """A learnt number of a CLIP module in fp32, read before its weights are cast."""
+    found = getattr(module, name, None)
+    if not isinstance(found, Tensor):
+        return None
+    value = found.detach().float().reshape(1).to(device)
+    return value.exp() if exponentiate else value
 
 
 def build_teacher(cfg: config.Teacher, precision: str, device: torch.device) -> Teacher:
