@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from toolkit.config import Data, EvalSet, Evaluation, Run, Student, Teacher, resolve
-from toolkit.config.losses import PVL, VL, Contrastive, Feature, LossOptions, UDist
+from toolkit.config import FIELD_PRESETS, Data, EvalSet, Evaluation, Run, Student, Teacher, resolve
+from toolkit.config.losses import OPTIONS, VL, Contrastive
+from toolkit.config.validate import NEEDS
 from toolkit.errors import ConfigError
 
 GOOD = Run(
@@ -67,7 +68,22 @@ CONTRADICTIONS = {
     "losses.c.kind=contrastive": "losses.c needs a student text tower; set student.text_tower=true",
     "losses.feature.mode=both": "losses.feature needs a student text tower",
     "data.pairs=p": "data.pairs and data.images/data.texts are both set",
-    "student.text_tower=true": "student.text_tower=true is trained on pairs; set data.pairs",
+    "student.text_tower=true losses.vl.weight=0 losses.pvl.weight=1": "student.text_tower=true and no loss trains it",
+    "losses.crd.weight=1 data.texts=''": "data.texts is not set and losses.crd compares with sentences",
+    "losses.crd.weight=0 losses.crd.final_weight=1 data.texts=''": "data.texts is not set and losses.crd compares",
+    "losses.icl.weight=1": "losses.icl needs images with their own captions; set data.pairs",
+    "losses.gd.weight=1": "losses.gd needs a student text tower; set student.text_tower=true",
+    "losses.cross_kd.weight=1": "losses.cross_kd needs a student text tower; set student.text_tower=true",
+    "losses.fd.mode=both": "losses.fd needs a student text tower",
+    "losses.fd.mode=both data.texts='' losses.vl.weight=0": "data.texts is not set and losses.fd compares with sentences",
+    "losses.dual_head.weight=1": "losses.dual_head.classes is not set; give a JSON file with classnames and templates",
+    "losses.affinity.scale=-1": "losses.affinity.scale (-1.0) must be above 0",
+    "losses.icl.initial_scale=0": "losses.icl.initial_scale (0.0) must be above 0",
+    "losses.ensemble_kl.scales=[70,0]": "losses.ensemble_kl.scales (70.0, 0.0) must all be above 0",
+    "losses.queue_pvl.size=0": "losses.queue_pvl.size (0) must be at least 1",
+    "losses.cos_smooth_l1.beta=-1": "losses.cos_smooth_l1.beta (-1.0) must not be negative",
+    "losses.cos_smooth_l1.momentum=2": "losses.cos_smooth_l1.momentum (2.0) must lie between 0 and 1",
+    "losses.mfd.mask_fraction=-0.1": "losses.mfd.mask_fraction (-0.1) must lie between 0 and 1",
     "evaluation.sets.mine.shards=''": "evaluation.sets.mine.shards is not set",
     "evaluation.sets.mine.classes=''": "evaluation.sets.mine.classes is not set",
     "evaluation.best=mine_top1": "evaluation.best is set and evaluation.every_steps is 0",
@@ -82,16 +98,52 @@ def test_a_contradiction_is_refused(overrides: str) -> None:
     assert any(line.startswith(CONTRADICTIONS[overrides]) for line in str(caught.value).split("\n"))
 
 
-@pytest.mark.parametrize("name", ["vl", "pvl", "udist", "feature"])
+@pytest.mark.parametrize("name", sorted(name for name, needs in NEEDS.items() if "teacher" in needs))
 def test_imitating_losses_need_a_teacher(name: str) -> None:
     """Also on pairs; contrastive does not."""
-    terms: dict[str, LossOptions] = {
-        "vl": VL(weight=1.0), "pvl": PVL(weight=1.0), "udist": UDist(weight=1.0), "feature": Feature()
-    }  # fmt: skip
-    alone = replace(PAIRED, teacher=Teacher(), losses={name: terms[name]})
+    term = replace(OPTIONS[name](), weight=1.0)
+    alone = replace(PAIRED, teacher=Teacher(), losses={name: term})
     with pytest.raises(ConfigError, match=f"losses.{name} needs a teacher"):
         resolve(alone)
     assert resolve(replace(alone, losses={"contrastive": Contrastive()}))
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        "vl",
+        "crd",
+        "affinity",
+        "open_clip_distil",
+        "ensemble_kl",
+        "cross_kd",
+        "siglip_soft",
+        "fd.mode=both",
+        "feature.mode=both",
+    ],
+)
+def test_a_text_tower_without_pairs(term: str) -> None:
+    """Where a loss compares the student's sentences with the teacher's, whichever picture they belong to."""
+    name, _, mode = term.partition(".")
+    overrides = [f"losses.{name}.weight=1", *([f"losses.{term}"] if mode else [])]
+    assert resolve(replace(GOOD, losses={}), ["student.text_tower=true", *overrides])
+
+
+def test_one_complaint_about_missing_pairs() -> None:
+    """They bring their sentences: data.texts is not what is missing."""
+    with pytest.raises(ConfigError) as caught:
+        resolve(replace(GOOD, losses={}), ["losses.icl.weight=1", "student.text_tower=true", "data.texts=''"])
+    assert str(caught.value) == "losses.icl needs images with their own captions; set data.pairs"
+
+
+@pytest.mark.parametrize("preset", FIELD_PRESETS)
+def test_presets_resolve(preset: str) -> None:
+    """On pairs with a text tower, which all of them can use; without pairs where they need none."""
+    terms = dict(FIELD_PRESETS[preset])
+    assert resolve(replace(PAIRED, losses=terms)).losses == terms
+    needs = set().union(*(NEEDS[term.kind] for term in terms.values() if term.weight))
+    if not needs & {"pairs", "student_text"}:
+        assert resolve(replace(GOOD, losses=terms)).losses == terms
 
 
 ACCEPTED = [
@@ -107,6 +159,10 @@ ACCEPTED = [
     (PAIRED, ""),
     (PAIRED, "losses.vl.weight=1 losses.feature.mode=both"),
     (PAIRED, "teacher.name=''"),
+    (PAIRED, "losses.icl.weight=1 losses.gd.weight=1 losses.afd.weight=1 losses.mfd.weight=1"),
+    (GOOD, "losses.dual_head.classes=classes.json"),
+    (GOOD, "losses.affinity.scale=null losses.ensemble_kl.scales=[70,60] losses.siglip_soft.bias=-12"),
+    (GOOD, "losses.cos_smooth_l1.beta=0 losses.cos_smooth_l1.standardise=none"),
 ]
 
 

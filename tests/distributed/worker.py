@@ -117,8 +117,10 @@ def run(
         try:
             value = loss(found, teacher, exchange=exchange())
         except IndexError:  # a mutant whose labels point past its columns: dead, and shown as infinitely wrong
-            lost = [torch.full_like(p, float("inf")) for p in parameters]
-            return torch.tensor(float("inf"), dtype=torch.float64), lost, []
+            value = None  # the other rank goes on to the next collective: so does this one
+    if value is None:
+        lost = [torch.full_like(p, float("inf")) for p in parameters]
+        return torch.tensor(float("inf"), dtype=torch.float64), lost, []
     value.backward()
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
     return value.detach(), gradients, [buffer.double() for buffer in loss.buffers()]

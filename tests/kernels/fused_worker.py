@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from dataclasses import dataclass, replace
-from importlib import util
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -19,6 +18,7 @@ if MODE == "interpret":
     os.environ["TRITON_INTERPRET"] = "1"  # before the first import of triton
 
 import torch  # noqa: E402
+from fused_mutants import MUTANTS, mutate  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from toolkit import kernels  # noqa: E402
@@ -75,24 +75,6 @@ CASES = {
     "fp16 products, large logits": Case(products=torch.float16, scale=100.0),
     "bf16 products": Case(products=torch.bfloat16),
 }
-MUTANTS = {
-    "row's sum over columns past the end": ("fused_tiles.py", "tl.where(column[None, :] < n, logits, float(\"-inf\"))", "logits"),
-    "column's sum over rows past the end": ("fused_tiles.py", "tl.where(row[:, None] < b, logits, float(\"-inf\"))", "logits"),
-    "value over columns past the end": ("fused_tiles.py", "tl.where(on_column[None, :], p * (log_p - log_q), 0.0)", "p * (log_p - log_q)"),
-    "value over rows past the end": ("fused_tiles.py", "tl.where(on_row, by_row, 0.0)", "by_row"),
-    "columns' direction left out of the value": ("fused_tiles.py", "value += part", "value += 0 * part"),
-    "columns' direction left out of the gradient": ("fused_tiles.py", "found += more", "found += 0 * more"),
-    "columns weigh as much as rows": ("fused.py", "math.log(lift * ratio)", "math.log(lift)"),
-    "only the last band's columns": ("fused.py", "torch.logaddexp(of_columns, now)", "now"),
-    "norms of the first band": ("fused.py", "row_norms[:, start:stop], row_norms", "row_norms[:, : stop - start], row_norms"),
-    "teacher of the first band": ("fused.py", "teacher.rows[start:stop]", "teacher.rows[: stop - start]"),
-    "gradient from rows of the first band": ("fused.py", "student.rows[start:stop], weight", "student.rows[: stop - start], weight"),
-    "only the last band's gradient": ("fused.py", "keep=start > 0", "keep=False"),
-    "gradient without the scale": ("fused.py", "by_rows.mul_(problem.scale)", "by_rows"),
-    "ranks keep their columns' norms": ("fused.py", "problem.exchange.sum_lse(of_columns)", "of_columns"),
-    "no weight for the number of ranks": ("problem.py", "self.exchange.world / len", "1 / len"),
-}  # fmt: skip
-"""One wrong line each: (file, what stands there, what the mutant has)."""
 
 
 def features(case: Case) -> dict[str, Tensor]:
@@ -218,24 +200,6 @@ def chosen_by_itself() -> bool:
     return torch.equal(own, fused_rows) and torch.equal(tiled, tile_rows)
 
 
-def mutate(folder: Path, file: str, old: str, new: str) -> dict[str, ModuleType]:
-    """The kernel's modules, one of them with another line; the tiles that judge stay as they are."""
-    originals, package = Path(fused.__file__).parent, f"mutant_{len(sys.modules)}"
-    loaded: dict[str, ModuleType] = {}
-    for name in ("problem", "fused_tiles", "fused"):
-        source = (originals / f"{name}.py").read_text()
-        if file == f"{name}.py":
-            assert source.count(old) == 1, f"{file} has {source.count(old)} times {old!r}"
-            source = source.replace(old, new)
-        path = folder / f"{name}.py"
-        path.write_text(source.replace("from toolkit.kernels.fused_tiles", f"from {package}.fused_tiles"))
-        spec = util.spec_from_file_location(f"{package}.{name}", path)
-        assert spec is not None and spec.loader is not None
-        loaded[name] = sys.modules[spec.name] = util.module_from_spec(spec)
-        spec.loader.exec_module(loaded[name])
-    return loaded
-
-
 def mutants() -> dict[str, float]:
     """The largest error of each, on two ranks and several bands."""
     case = Case(bands=True, b=20, n=45, e=128, d=128)
@@ -270,37 +234,5 @@ def run() -> dict[str, Any]:
     return seen
 
 
-def compiled() -> dict[str, Any]:
-    """What the kernels need of a GPU of compute capability 9.0, with the plan that an H200 gets."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
-
-    from toolkit.kernels import fused_tiles
-
-    plan, seen = fused.PLANS["large"], {}
-    for kernel, blocks in ((fused_tiles.norms_tile, plan.norms), (fused_tiles.gradient_tile, plan.gradient)):
-        side = fused.Side(torch.empty(0, 768), torch.empty(0, 768))
-        given = fused.launch(plan, blocks, side, side) | {"BOTH": True, "STORE": True}
-        numbers = {"b", "n", "width", "teacher_width", "row_norms_stride", "gradient_stride"}
-        floats = {"by_row", "by_column", "row_norms", "column_norms", "values"}
-        signature, constants, aligned = {}, {}, {}
-        for at, name in enumerate(kernel.arg_names):
-            if name.isupper():
-                signature[name], constants[(at,)] = "constexpr", given[name]
-                continue
-            signature[name] = "i32" if name in numbers else "*fp32" if name in floats else "*fp16"
-            if name not in fused_tiles.COUNTS:
-                aligned[(at,)] = [["tt.divisibility", 16]]
-        options = {name: given[name] for name in ("num_warps", "num_stages", "enable_fp_fusion")}
-        source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
-        binary = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-        seen[kernel.__name__] = {
-            "shared": binary.metadata.shared,
-            "tensor_cores": "wgmma.mma_async" in binary.asm["ptx"],
-            "bytes": len(binary.asm["cubin"]),
-        }
-    return seen
-
-
 if __name__ == "__main__":
-    print(json.dumps(compiled() if MODE == "compile" else run()))
+    print(json.dumps(run()))

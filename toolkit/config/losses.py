@@ -145,6 +145,8 @@ class GD(LossOptions):
     """Squared differences of InfoNCE gradients (CLIP-KD); its weight of 1e8 belongs to another definition."""
 
     kind: str = "gd"
+    weight: float = 1e-3
+    """A start, not a published number: the value grows with the square of the logit scale."""
 
 
 @dataclass(frozen=True)

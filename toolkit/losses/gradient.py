@@ -23,7 +23,8 @@ class GD(nn.Module):
 
     Source: CLIP-KD (CVPR 2024), GD. Its code passes the scale where a temperature is expected, so that it divides, in the
     softmax and before it, and takes the gradients of the batch mean, n times smaller: hence its weight 1e8, which means
-    nothing here. No published weight fits this definition; 1 is a start. Both models need the same width.
+    nothing here. No published weight fits this definition; as its value grows with the square of the scale (1e4 at 100) and
+    at weight 1 it would drown the others, 1e-3 is the default, a start. Both models need the same width.
 
     No rows x columns matrix of the whole batch: bands of rows, computed again in the backward pass. What the keys need of
     other ranks' anchors are their log-sum-exps, which are gathered with gradient.
