@@ -40,15 +40,43 @@ def dispatch(argv: Sequence[str]) -> None:
     report = verbs.add_parser("report", help="write report.html and report.json of a run again")
     report.add_argument("run", type=Path, help="folder of the run")
 
+    calibrate = verbs.add_parser("calibrate", help="measure how sharp a run's targets are and propose temperatures")
+    calibrate.add_argument("recipe", help="Python file with DEFAULTS and main, such as recipes/distill_vitb32.py")
+    calibrate.add_argument(
+        "--samples",
+        type=int,
+        default=None,
+        help="images and sentences to look at (default a global batch, at most 4096)",
+    )
+    calibrate.add_argument("--out", type=Path, default=None, help="page or folder (default out_dir/calibration.html)")
+    calibrate.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    calibrate.add_argument("overrides", nargs="*", help="key=value, as for the recipe")
+
     students = verbs.add_parser("students", help="architectures a recipe can name as student.name")
     students.add_argument("filter", nargs="?", default="", help="part of the name")
 
-    words, others = parser.parse_known_args(list(argv))
-    if words.verb == "demo":
-        words.overrides += others  # --dry-run, which a recipe understands
-    elif others:
+    given = [word for word in argv if not word.startswith(("--local_rank", "--local-rank"))]  # the launcher's
+    words, others = parser.parse_known_args(given)
+    if "overrides" in words:
+        later = [
+            word for word in others if is_override(word) or words.verb == "demo"
+        ]  # behind an option; demo: --dry-run
+        words.overrides += later
+        others = [word for word in others if word not in later]
+    if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    {"demo": run_demo, "evaluate": run_evaluate, "report": run_report, "students": run_students}[words.verb](words)
+    {
+        "demo": run_demo,
+        "evaluate": run_evaluate,
+        "report": run_report,
+        "calibrate": run_calibrate,
+        "students": run_students,
+    }[words.verb](words)
+
+
+def is_override(word: str) -> bool:
+    """key=value, not an option."""
+    return "=" in word and not word.startswith("-")
 
 
 def run_demo(words: argparse.Namespace) -> None:
@@ -85,6 +113,17 @@ def run_report(words: argparse.Namespace) -> None:
     from toolkit.report import write_report
 
     print(write_report(words.run))
+
+
+def run_calibrate(words: argparse.Namespace) -> None:
+    """Print the table and write the page, with --json the result as the last line."""
+    from toolkit.config import resolve
+    from toolkit.recipe import load_defaults
+
+    run = resolve(load_defaults(words.recipe), words.overrides)
+    from toolkit.calibrate import calibrate_run  # a bad setting is told before torch is imported
+
+    calibrate_run(run, samples=words.samples, out=words.out, as_json=words.json)
 
 
 def run_students(words: argparse.Namespace) -> None:

@@ -70,7 +70,7 @@ class Distiller(nn.Module):
             total = torch.stack([(found[name] * gradients.features[name]).sum() for name in found]).sum()
             if gradients.logit_scale is not None and student.logit_scale is not None:
                 total = total + share * (student.logit_scale * gradients.logit_scale).sum()
-            return total + share * self.losses(pull=gradients.parameters)
+            return total + share * self.losses(pull=gradients.parameters) if gradients.parameters else total
         return self.losses(student, teacher, exchange or step_exchange(), observe=observe)
 
     def losses_of_features(

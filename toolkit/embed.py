@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,45 @@ MIN_COSINE = 0.999
 """Stored and live embedding of one sample must agree at least so well."""
 
 
+@dataclass(frozen=True)
+class Pool:
+    """The pictures or the sentences of a run, as its teacher meets them."""
+
+    pattern: str
+    asked_by: str
+    """Config path of the shards, for messages."""
+    tensor: str
+    """What `field` calls the tensor that `encode` takes."""
+    field: Field
+    encode: Callable[[Tensor], Tensor]
+    how: dict[str, Any]
+    """Preprocessing or tokenizer: what an embedding depends on beside the weights."""
+
+
+def pools(run: Run, teacher: Teacher, reads_text: bool) -> dict[str, Pool]:
+    """`{"image": ..., "text": ...}`, no text where the run reads none; pictures are seen plain."""
+    data = run.data
+    views = Field(data.image_key.split(";"), PlainViews({"teacher": teacher.preprocess}, data.max_image_pixels))
+    how: dict[str, Any] = {"preprocess": asdict(teacher.preprocess)}
+    key = "data.pairs" if data.pairs else "data.images"
+    found = {"image": Pool(data.pairs or data.images, key, "teacher_images", views, teacher.encode_image, how)}
+    if reads_text:
+        tokens = Field(data.text_key.split(";"), TokenReader({"tokens": teacher.tokenizer()}))
+        how = {"tokenizer": tokenizer_identity(teacher), "context_length": teacher.context_length}
+        key = "data.pairs" if data.pairs else "data.texts"
+        found["text"] = Pool(data.pairs or data.texts, key, "tokens", tokens, teacher.encode_text, how)
+    return found
+
+
+def store_of(run: Run, teacher: Teacher, kind: str, pool: Pool, weights: str) -> EmbeddingStore:
+    """The store of a pool under `teacher.store`; raises DataError when the folder belongs to another teacher or view."""
+    identity = {"version": 1, "teacher": teacher.name, "weights_sha256": weights, "width": teacher.embed_dim}
+    identity |= {"computed_in": str(teacher.dtype).removeprefix("torch."), **plain(pool.how)}
+    store = EmbeddingStore(Path(run.teacher.store) / kind, identity)
+    store.check_identity()
+    return store
+
+
 def prepare_stores(run: Run, teacher: Teacher | None, reads_text: bool) -> dict[str, EmbeddingStore]:
     """`{"image": ..., "text": ...}` filled for the run's shards, empty when `teacher.store` is not set; a collective.
 
@@ -34,27 +73,15 @@ def prepare_stores(run: Run, teacher: Teacher | None, reads_text: bool) -> dict[
     """
     if teacher is None or not run.teacher.store:
         return {}
-    data = run.data
-    views = Field(data.image_key.split(";"), PlainViews({"teacher": teacher.preprocess}, data.max_image_pixels))
-    jobs: dict[str, tuple[str, Field, Callable[[Tensor], Tensor], dict[str, Any]]] = {
-        "image": (data.pairs or data.images, views, teacher.encode_image, {"preprocess": asdict(teacher.preprocess)})
-    }
-    if reads_text:
-        tokens = Field(data.text_key.split(";"), TokenReader({"tokens": teacher.tokenizer()}))
-        words = {"tokenizer": tokenizer_identity(teacher), "context_length": teacher.context_length}
-        jobs["text"] = (data.pairs or data.texts, tokens, teacher.encode_text, words)
     weights = weight_hash(teacher)
     stores = {}
-    for kind, (pattern, field, encode, how) in jobs.items():
-        identity = {"version": 1, "teacher": teacher.name, "weights_sha256": weights, "width": teacher.embed_dim}
-        identity |= {"computed_in": str(teacher.dtype).removeprefix("torch."), **plain(how)}
-        store = EmbeddingStore(Path(run.teacher.store) / kind, identity)
-        store.check_identity()
+    for kind, pool in pools(run, teacher, reads_text).items():
+        store = store_of(run, teacher, kind, pool, weights)
         distributed.barrier()
         if distributed.is_main():
             store.write_identity()
         distributed.barrier()
-        fill(store, expand_shards(pattern, asked_by=f"data.{kind}s"), field, encode, teacher.embed_dim)
+        fill(store, expand_shards(pool.pattern, asked_by=pool.asked_by), pool.field, pool.encode, teacher.embed_dim)
         stores[kind] = store
     return stores
 

@@ -56,11 +56,11 @@ def train(run: Run) -> dict[str, Any]:
         distributed.say(f"frozen, because no loss reaches them: {len(frozen)} tensors, the first is {frozen[0]}")
 
     # Data: counted, and embedded where the run keeps a store of the teacher's embeddings.
-    reads_text = losses_read_text(run)
+    reads_text = "text" in losses.needs
     stores = prepare_stores(run, imitated, reads_text)
     sources = build_sources(
         run.data, batch, student=student.preprocess, teacher=imitated.preprocess if imitated else None,
-        tokenizers=tokenizers(run, student, imitated, reads_text and not stores), seed=run.seed, stores=stores,
+        tokenizers=tokenizers(run, student, imitated, reads_text=reads_text, stored=bool(stores)), seed=run.seed, stores=stores,
     )  # fmt: skip
     start = facts.write_facts(run, batch, student, teacher, {name: source.facts() for name, source in sources.items()})
     distributed.say(facts.in_words(run, start))
@@ -187,21 +187,14 @@ def finish(
     return result
 
 
-def losses_read_text(run: Run) -> bool:
-    """Does any term compare with the teacher's embeddings of sentences."""
-    return any(
-        term.weight and (term.kind == "vl" or getattr(term, "mode", "") == "both") for term in run.losses.values()
-    )
-
-
-def tokenizers(run: Run, student: Model, teacher: Teacher | None, for_teacher: bool) -> dict[str, Any]:
-    """Tokenizers of the tensors that this run needs, by tensor name."""
+def tokenizers(run: Run, student: Model, teacher: Teacher | None, *, reads_text: bool, stored: bool) -> dict[str, Any]:
+    """Tokenizers of the tensors that this run needs, by tensor name; none for the teacher where its embeddings are stored."""
     found: dict[str, Any] = {}
     if run.student.text_tower:
         assert student.tokenizer is not None
         found["student_tokens"] = build_tokenizer(student.tokenizer, student.context_length)
-    if teacher is not None and for_teacher:
+    if teacher is not None and reads_text and not stored:
         found["teacher_tokens"] = teacher.tokenizer()
-    if run.data.texts and not losses_read_text(run):
+    if run.data.texts and not reads_text:
         distributed.say("data.texts is set and no loss with a weight reads sentences: they are not loaded")
     return found

@@ -29,7 +29,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def curves(folder):
-    return launch(folder, *STAGES, *(f"sgd_{stage}" for stage in STAGES), "bf16_zero0", "bf16_zero1", "dropout")
+    return launch(folder, *STAGES, *(f"sgd_{stage}" for stage in STAGES), "bf16_zero0", "bf16_zero1", "dropout",
+                  "accumulated", "accumulated_zero3", "stateful")  # fmt: skip
 
 
 def worst(left: list[float], right: list[float]) -> float:
@@ -61,9 +62,15 @@ def test_losses_fall(curves):
     assert curves["zero1"]["curve"][-1] < 0.9 * curves["zero1"]["curve"][0]
 
 
-@pytest.mark.parametrize("case", [*STAGES, "dropout"])
+@pytest.mark.parametrize("case", ["accumulated", "accumulated_zero3"])
+def test_accumulation_leaves_the_curve_alone(curves, case):
+    """Four micro-batches per rank and step, through data, teacher and checkpoints."""
+    assert worst(curves[case]["curve"], curves["zero1"]["curve"]) < 1e-5
+
+
+@pytest.mark.parametrize("case", [*STAGES, "dropout", "stateful"])
 def test_resumed_equals_uninterrupted(curves, folder, case):
-    """Stopped after three of five steps; `dropout` draws from each rank's generator and so needs its state."""
+    """Stopped after three of five steps; `dropout` draws random numbers, `stateful` has losses with queue, statistics, head."""
     assert curves[case]["curve"] == curves[case]["resumed"]
     straight, resumed = (
         load_file(folder / name / "checkpoints" / "step_00000005" / "student.safetensors")

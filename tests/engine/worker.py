@@ -12,6 +12,7 @@ import torch
 
 from toolkit import config
 from toolkit.config import Augmentation, Checkpoint, Data, Logging, Optim, Run, Student, Teacher
+from toolkit.config.losses import MFD, VL, CosSmoothL1, DualHead, PhiS, QueuePVL
 from toolkit.playground.prepare import TEACHER
 from toolkit.train import train
 
@@ -67,6 +68,13 @@ def cases(folder: Path) -> dict[str, Run]:
         made["checkpointed"], student=replace(made["checkpointed"].student, grad_checkpointing=False)
     )
     made["dropout"] = replace(made["zero1"], student=replace(run.student, name="reference:dropout_student", kwargs={}))
+    micro = replace(run.data, batch_size_per_gpu=4)
+    made["accumulated"] = replace(made["zero1"], data=micro)
+    made["accumulated_zero3"] = replace(made["zero3"], data=micro)
+    stateful = {"vl": VL(), "queue_pvl": QueuePVL(size=80), "mfd": MFD(), "phi_s": PhiS(weight=0.1)}
+    stateful["cos_smooth_l1"] = CosSmoothL1(standardise="ema")
+    stateful["dual_head"] = DualHead(classes=str(folder / "world" / "classes.json"))
+    made["stateful"] = replace(made["zero1"], losses=stateful, data=micro)
     return {name: replace(case, out_dir=str(folder / name)) for name, case in made.items()}
 
 
@@ -80,7 +88,7 @@ def main() -> None:
             continue
         train(run)
         again = replace(run, out_dir=f"{run.out_dir}_resumed")
-        if name.startswith("zero") or name == "dropout":
+        if name.startswith("zero") or name in ("dropout", "stateful"):
             train(replace(again, stop_at_step=CUT))
             torch.manual_seed(0)  # whatever a new process would begin with
             train(again)

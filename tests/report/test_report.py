@@ -154,6 +154,51 @@ def test_the_headline_and_cards_say_the_result(run: Path) -> None:
     assert "✗wrong: <script>" in text
 
 
+def observed(run: Path, steps: int = 40) -> None:
+    """Lines as a run writes them that observes its losses: `feature` has no targets to be sharp or to agree with."""
+    lines = [json.loads(line) for line in metrics(steps).splitlines()]
+    for line in lines:
+        if "train/loss" in line:
+            line |= {"observed/vl_target_entropy": 0.5, "observed/vl_top1_agreement": 0.25}
+            line |= {f"observed/{HOSTILE}_target_entropy": math.nan if line["step"] == 3 else 2.0}
+            line |= {"observed/vl_gradient_share": 0.75, "observed/feature_gradient_share": 0.25}
+            line |= {"observed/something_else": 7.0}
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
+def test_what_the_losses_see_has_three_plots_with_a_line_per_term(run: Path) -> None:
+    observed(run)
+    html, text = page_of(run)
+    plots = [dict(attributes) for tag, attributes in Page(html).tags if attributes.get("role") == "img"]
+    assert len(plots) == html.count("<svg") == 8 + 3 + 1  # what nobody knows stays with the other series
+    section = text.split("What the losses see")[1].split("Evaluation during training")[0]
+    assert "How sharp they are" in section and "1 non-finite value not drawn" in section
+    assert f"vl 0.5 {HOSTILE} 2" in section and "vl 25 %" in section.replace("\u00a0", " ")
+    assert "vl 75 % feature 25 %" in section.replace("\u00a0", " ")
+    assert "observed/something_else" in text and "observed/vl" not in text
+    alts = [alt.replace("\u00a0", " ") for plot in plots if (alt := plot["aria-label"])]
+    assert "Share of the gradient (%): vl from 75 % at step 1 to 75 % at step 40; feature from" in " ".join(alts)
+
+
+def test_a_term_has_one_colour_and_dash_in_all_plots(run: Path) -> None:
+    """Of the key and of the drawing, though a plot may lack the terms before it."""
+    observed(run)
+    html, _ = page_of(run)
+    styles: dict[str, set[tuple[str, str]]] = {}
+    for ink, dash, name in re.findall(r'class="ink(\d) dash(\d)" aria-hidden="true"></i>([\w&]+)', html):
+        styles.setdefault(name, set()).add((ink, dash))
+    assert len(styles) == 3 and all(len(found) == 1 for found in styles.values())
+    assert len(set.union(*styles.values())) == 3
+    share = next(drawing for drawing in html.split("<svg") if 'id="observed-gradient_share-' in drawing)
+    inks = {ink for name in ("vl", "feature") for ink, _ in styles[name]}
+    assert inks == set(re.findall(r"var\(--line(\d)\)", share))
+
+
+def test_a_run_that_observed_nothing_has_no_such_section(run: Path) -> None:
+    _, text = page_of(run)
+    assert "What the losses see" not in text
+
+
 def test_report_json_has_the_first_classification_set_of_each_side(run: Path) -> None:
     write_report(run)
     report = json.loads((run / "report.json").read_text())

@@ -57,7 +57,7 @@ def missing_settings(run: Run) -> Iterator[str]:
         yield "out_dir is not set; give the folder of the run, for example out_dir=runs/first"
     if not run.student.name:
         yield "student.name is not set; give an open_clip architecture, timm/<name> or package.module:function"
-    if not any(term.weight for term in run.losses.values()):
+    if not any(term.weight or term.final_weight for term in run.losses.values()):
         yield "losses: no term has a weight above 0, nothing would be learnt; set for example losses.vl.weight=0.7"
     if not run.dry_run and not run.data.pairs and not run.data.images:
         yield "data.images is not set; give the image shards, for example data.images='shards/images/{00000..01023}.tar'"

@@ -121,7 +121,7 @@ class LossSum(nn.Module):
         """
         if pull is not None:
             pulled = [(p * (0 if g is None else g)).sum() for p, g in zip(self.trainable(), pull, strict=True)]
-            return torch.stack(pulled).sum() if pulled else 0.0
+            return torch.stack(pulled).sum()
         assert student is not None
         device = next(x for x in (student.image, student.text) if x is not None).device
         with torch.autocast(device.type, enabled=False):

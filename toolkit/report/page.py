@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from toolkit.report import plots, results
+from toolkit.report.observed import OBSERVED_WORDS, draw_observed
 from toolkit.report.run_files import RunFiles, read_run
 from toolkit.report.wording import count_text, duration_text, metric_label, plain_text
 
@@ -35,6 +36,7 @@ class Curves:
 
     loss: list[plots.Plot]
     speed: list[plots.Plot]
+    observed: list[plots.Plot]
     evaluation: list[plots.Plot]
     other: list[plots.Plot]
 
@@ -47,11 +49,12 @@ def write_report(run: Path) -> Path:
     """
     files = read_run(Path(run))
     page = render(files)
-    _write(files.folder / "report.json", json.dumps(results.report_json(files), indent=2, allow_nan=False) + "\n")
-    return _write(files.folder / "report.html", page)
+    write_page(files.folder / "report.json", json.dumps(results.report_json(files), indent=2, allow_nan=False) + "\n")
+    return write_page(files.folder / "report.html", page)
 
 
-def _write(path: Path, text: str) -> Path:
+def write_page(path: Path, text: str) -> Path:
+    """Returns the path."""
     aside = path.with_name(f"{path.name}.tmp")  # a reader never meets half a page
     aside.write_text(text, encoding="utf-8", errors="replace")  # a sentence may hold half a surrogate pair
     os.replace(aside, path)
@@ -60,13 +63,7 @@ def _write(path: Path, text: str) -> Path:
 
 def render(run: RunFiles) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # names of classes, sentences and commands are the user's
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters["duration"] = duration_text
     caption, bars = results.bars(run)
     shown = run.samples[:MOST_PICTURES]
@@ -80,6 +77,7 @@ def render(run: RunFiles) -> str:
         tables=results.tables(run),
         evaluation_seconds=(run.evaluation or {}).get("seconds"),
         curves=draw_curves(run),
+        observed_words=OBSERVED_WORDS,
         most_points=plots.MOST_POINTS,
         binned=any(len(points) > plots.MOST_POINTS for points in run.series.values()),
         first_evaluation_plots=FIRST_EVALUATION_PLOTS,
@@ -88,6 +86,17 @@ def render(run: RunFiles) -> str:
         facts=facts(run),
         versions=_versions(run),
         config_text=run.config_text,
+    )
+
+
+def page_environment(*folders: Path) -> jinja2.Environment:
+    """Templates of `folders`, then the report's own: its style and its figures."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]),
+        autoescape=True,  # names of classes, sentences and commands are the user's
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
@@ -118,6 +127,7 @@ def draw_curves(run: RunFiles) -> Curves:
     loss = take("train/loss", "Total loss")
     for name in _loss_terms(run):
         loss += take(name, _loss_label(run, name.removeprefix("train/loss_")))
+    observed = draw_observed(series, [name.removeprefix("train/loss_") for name in _loss_terms(run)])
     speed = take("optim/lr", "Learning rate", log=False)
     speed += take("speed/images_per_second", "Images per second", zero=True)
     speed += take("data/wait_fraction", "Time spent waiting for data (%)", 100.0, zero=True, unit="\u00a0%")
@@ -128,7 +138,7 @@ def draw_curves(run: RunFiles) -> Curves:
     other = []
     for name in sorted(series):
         other += take(name, name)
-    return Curves(loss, speed, evaluation, other)
+    return Curves(loss, speed, observed, evaluation, other)
 
 
 def _loss_terms(run: RunFiles) -> list[str]:
