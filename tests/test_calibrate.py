@@ -107,7 +107,7 @@ def test_the_sample_is_the_runs_first_batch(run: Run) -> None:
     from toolkit.config import batch_arithmetic
 
     sources = build_sources(
-        run.data, batch_arithmetic(run, 1), student=teacher.preprocess, teacher=teacher.preprocess,
+        run.data, batch_arithmetic(run, 1), student=teacher.preprocess, teachers={"teacher": teacher.preprocess},
         tokenizers={"teacher_tokens": teacher.tokenizer()}, seed=run.seed,
     )  # fmt: skip
     first = Streams(sources, rank=0, world=1, first_step=0, workers=0).next()

@@ -11,7 +11,7 @@ from toolkit.step import teacher_embeddings
 
 
 def try_fake_batch(
-    distiller: Distiller, student: Model, teacher: Teacher | None, run: Run, batch: Batch, device: torch.device
+    distiller: Distiller, student: Model, teachers: dict[str, Teacher], run: Run, batch: Batch, device: torch.device
 ) -> list[str]:
     """Run it at full size, on the bare module; returns the names of parameters that the losses do not reach.
 
@@ -20,9 +20,9 @@ def try_fake_batch(
     """
     buffers = {name: buffer.clone() for name, buffer in distiller.named_buffers()}
     try:
-        tensors = fake_tensors(student, teacher, run, batch, device)
+        tensors = fake_tensors(student, teachers, run, batch, device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bf16"):
-            distiller(tensors, teacher=teacher_embeddings(teacher, tensors)).total.backward()
+            distiller(tensors, teacher=teacher_embeddings(teachers, tensors)).total.backward()
     except torch.cuda.OutOfMemoryError as error:
         raise ConfigError(
             f"{batch.batch_size_per_gpu} images per rank and micro-batch do not fit into the GPU ({str(error).splitlines()[0]}); lower "
@@ -40,7 +40,7 @@ def try_fake_batch(
 
 
 def fake_tensors(
-    student: Model, teacher: Teacher | None, run: Run, batch: Batch, device: torch.device
+    student: Model, teachers: dict[str, Teacher], run: Run, batch: Batch, device: torch.device
 ) -> dict[str, Tensor]:
     """Tensors of the shapes a real batch of this rank will have."""
 
@@ -54,8 +54,8 @@ def fake_tensors(
     tensors = {"student_images": pictures(student.preprocess.image_size)}
     if run.student.text_tower:
         tensors["student_tokens"] = tokens(student.context_length)
-    if teacher is not None:
-        tensors["teacher_images"] = pictures(teacher.preprocess.image_size)
+    for name, teacher in teachers.items():
+        tensors[f"{name}_images"] = pictures(teacher.preprocess.image_size)
         if teacher.tokenizer_name is not None:
-            tensors["teacher_tokens"] = tokens(teacher.context_length)
+            tensors[f"{name}_tokens"] = tokens(teacher.context_length)
     return tensors

@@ -17,6 +17,8 @@ from toolkit.losses import LossOutput
 from toolkit.models import Teacher
 
 Tensors = dict[str, Tensor]
+MAIN = "teacher"
+"""Name of the main teacher among several: its text space and tokenizer are the run's."""
 Check = Callable[[LossOutput], None]
 """Called before any gradient is applied; raises to stop the run."""
 
@@ -26,7 +28,8 @@ class Step:
     """What stays the same from step to step. `per_micro_batch`: the cheaper, other loss of naive accumulation."""
 
     engine: Any
-    teacher: Teacher | None
+    teachers: dict[str, Teacher]
+    """By the name of their tensors; `teacher` is the main one. Empty: the losses imitate nobody."""
     batch: Batch
     device: torch.device
     seed: int
@@ -47,7 +50,7 @@ class Step:
     def _at_once(self, tensors: Tensors, number: int, check: Check, observe: bool) -> LossOutput:
         """One micro-batch holds all rows: the ordinary forward and backward."""
         given = self._micro(tensors, 0)
-        target = teacher_embeddings(self.teacher, given)
+        target = teacher_embeddings(self.teachers, given)
         self._seed(number, 0)
         found: LossOutput = self.engine(given, teacher=target, observe=observe)
         check(found)
@@ -61,7 +64,7 @@ class Step:
         with kept_buffers(self.engine.module.student):  # BatchNorm counts each row once, in the replay
             for k in range(count):
                 given = self._micro(tensors, k)
-                targets.append(teacher_embeddings(self.teacher, given))
+                targets.append(teacher_embeddings(self.teachers, given))
                 self._seed(number, k)
                 with torch.no_grad():
                     parts.append(self.engine(given, mode="embed"))
@@ -89,7 +92,7 @@ class Step:
         found: list[LossOutput] = []
         for k in range(count):
             given = self._micro(tensors, k)
-            target = teacher_embeddings(self.teacher, given)
+            target = teacher_embeddings(self.teachers, given)
             self._seed(number, k)
             output: LossOutput = self.engine(given, teacher=target, observe=observe)
             check(output)
@@ -118,20 +121,28 @@ def seed_micro_batch(seed: int, step: int, index: int, device: torch.device) -> 
         torch.cuda.manual_seed(drawn)
 
 
-def teacher_embeddings(teacher: Teacher | None, tensors: Tensors) -> Embeddings | None:
-    """What the teacher makes of a batch: stored (`teacher_image_features`, ...) or computed from its views and tokens."""
-    if teacher is None:
+def teacher_embeddings(teachers: dict[str, Teacher], tensors: Tensors) -> Embeddings | None:
+    """What the teachers make of a batch, the main one with the others in it; None without a main one.
+
+    Stored (`teacher_image_features`, ...) or computed from each one's views and tokens.
+    """
+
+    def of(name: str, teacher: Teacher, others: tuple[Embeddings, ...]) -> Embeddings:
+        image, text = tensors.get(f"{name}_image_features"), tensors.get(f"{name}_text_features")
+        if image is None and f"{name}_images" in tensors:
+            image = teacher.encode_image(tensors[f"{name}_images"])
+        if text is None and f"{name}_tokens" in tensors:
+            text = teacher.encode_text(tensors[f"{name}_tokens"])
+        return Embeddings(image, text, teacher.logit_scale, teacher.logit_bias, others=others)
+
+    if MAIN not in teachers:
         return None
-    image, text = tensors.get("teacher_image_features"), tensors.get("teacher_text_features")
-    if image is None and "teacher_images" in tensors:
-        image = teacher.encode_image(tensors["teacher_images"])
-    if text is None and "teacher_tokens" in tensors:
-        text = teacher.encode_text(tensors["teacher_tokens"])
-    return Embeddings(image=image, text=text, logit_scale=teacher.logit_scale, logit_bias=teacher.logit_bias)
+    others = tuple(of(name, teacher, ()) for name, teacher in teachers.items() if name != MAIN)
+    return of(MAIN, teachers[MAIN], others)
 
 
 def joined(parts: list[Embeddings | None]) -> Embeddings | None:
-    """The teacher's rows of all micro-batches."""
+    """The teachers' rows of all micro-batches."""
     first = parts[0]
     if first is None:
         return None
@@ -140,7 +151,10 @@ def joined(parts: list[Embeddings | None]) -> Embeddings | None:
         rows = [getattr(part, name) for part in parts]
         return None if rows[0] is None else torch.cat(rows)
 
-    return Embeddings(cat("image"), cat("text"), first.logit_scale, first.logit_bias)
+    others = tuple(joined([part.others[k] for part in parts if part is not None]) for k in range(len(first.others)))
+    return Embeddings(
+        cat("image"), cat("text"), first.logit_scale, first.logit_bias, others=tuple(o for o in others if o is not None)
+    )
 
 
 @contextmanager

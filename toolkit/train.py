@@ -25,7 +25,7 @@ from toolkit.models import Model, Teacher, build_student, build_teacher, build_t
 from toolkit.models.student import sync_batchnorm
 from toolkit.report import write_report
 from toolkit.schedules import lr_at, weight_at
-from toolkit.step import Step
+from toolkit.step import MAIN, Step
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -50,16 +50,16 @@ def train(run: Run) -> dict[str, Any]:
     )
     harness = Harness(run.evaluation)
     distiller.to(device)
-    imitated = teacher if "teacher" in losses.needs else None
+    imitated = imitated_teachers(run, losses, teacher, device)
     frozen = try_fake_batch(distiller, student, imitated, run, batch, device)
     if frozen:
         distributed.say(f"frozen, because no loss reaches them: {len(frozen)} tensors, the first is {frozen[0]}")
 
     # Data: counted, and embedded where the run keeps a store of the teacher's embeddings.
     reads_text = "text" in losses.needs
-    stores = prepare_stores(run, imitated, reads_text)
+    stores = prepare_stores(run, imitated.get(MAIN), reads_text)
     sources = build_sources(
-        run.data, batch, student=student.preprocess, teacher=imitated.preprocess if imitated else None,
+        run.data, batch, student=student.preprocess, teachers={name: one.preprocess for name, one in imitated.items()},
         tokenizers=tokenizers(run, student, imitated, reads_text=reads_text, stored=bool(stores)), seed=run.seed, stores=stores,
     )  # fmt: skip
     start = facts.write_facts(run, batch, student, teacher, {name: source.facts() for name, source in sources.items()})
@@ -74,11 +74,11 @@ def train(run: Run) -> dict[str, Any]:
         if run.evaluation.sets
         else None
     )
-    step = Step(engine, teacher, batch, device, run.seed, run.data.accumulation == "per_micro_batch")
+    step = Step(engine, imitated, batch, device, run.seed, run.data.accumulation == "per_micro_batch")
     if progress.step < last:
         loop(run, step, student, Streams(
             sources, rank=distributed.rank(), world=distributed.world(), first_step=progress.step, workers=run.workers
-        ), progress, last, harness, encoder)  # fmt: skip
+        ), progress, last, harness, encoder, teacher)  # fmt: skip
     if last < run.steps:
         distributed.say(
             f"stopped at step {last} of {run.steps} as stop_at_step says; the same command without it goes on"
@@ -89,7 +89,7 @@ def train(run: Run) -> dict[str, Any]:
 
 def loop(
     run: Run, step: Step, student: Model, streams: Streams, progress: Progress, last: int, harness: Harness,
-    encoder: StudentEncoder | None,
+    encoder: StudentEncoder | None, teacher: Teacher | None,
 ) -> None:  # fmt: skip
     """From `progress.step` to `last`; leaves a checkpoint at `last`."""
     engine = step.engine
@@ -121,7 +121,7 @@ def loop(
         is_best = False
         if encoder and run.evaluation.every_steps and progress.step % run.evaluation.every_steps == 0:
             with meter.paused():
-                is_best = evaluate_on_the_way(run, engine, progress, harness, encoder, step.teacher, metrics)
+                is_best = evaluate_on_the_way(run, engine, progress, harness, encoder, teacher, metrics)
         due = run.checkpoint.every_steps and progress.step % run.checkpoint.every_steps == 0
         if due or is_best or progress.step == last:
             with meter.paused():
@@ -187,14 +187,25 @@ def finish(
     return result
 
 
-def tokenizers(run: Run, student: Model, teacher: Teacher | None, *, reads_text: bool, stored: bool) -> dict[str, Any]:
-    """Tokenizers of the tensors that this run needs, by tensor name; none for the teacher where its embeddings are stored."""
+def imitated_teachers(run: Run, losses: LossSum, teacher: Teacher | None, device: torch.device) -> dict[str, Teacher]:
+    """The teachers that the losses look at, the main one first."""
+    if teacher is None or "teacher" not in losses.needs:
+        return {}
+    extra = {name: build_teacher(chosen, run.precision, device) for name, chosen in run.extra_teachers.items()}
+    return {MAIN: teacher, **extra}
+
+
+def tokenizers(
+    run: Run, student: Model, teachers: dict[str, Teacher], *, reads_text: bool, stored: bool
+) -> dict[str, Any]:
+    """Tokenizers of the tensors that this run needs, by tensor name; none for the main teacher where it is stored."""
     found: dict[str, Any] = {}
     if run.student.text_tower:
         assert student.tokenizer is not None
         found["student_tokens"] = build_tokenizer(student.tokenizer, student.context_length)
-    if teacher is not None and reads_text and not stored:
-        found["teacher_tokens"] = teacher.tokenizer()
+    for name, teacher in teachers.items():
+        if reads_text and not (stored and name == MAIN):
+            found[f"{name}_tokens"] = teacher.tokenizer()
     if run.data.texts and not reads_text:
         distributed.say("data.texts is set and no loss with a weight reads sentences: they are not loaded")
     return found

@@ -102,7 +102,7 @@ def test_a_near_miss_names_what_was_meant(override: str) -> None:
 def test_nothing_near_lists_what_is_known() -> None:
     """Without a wild guess."""
     message = said("zzz=1")
-    assert "did you mean" not in message and "known: student, teacher, losses" in message
+    assert "did you mean" not in message and "known: student, teacher, extra_teachers, losses" in message
 
 
 WRONG = {

@@ -25,6 +25,10 @@ PAIRED = replace(
 )
 
 CONTRADICTIONS = {
+    "extra_teachers.b.name=ViT-B-32": "extra_teachers is set and no loss takes several teachers; add one of ensemble_kl",
+    "losses.ensemble_kl.weight=1 extra_teachers.b.image_size=224": "extra_teachers.b.name is not set",
+    "losses.ensemble_kl.weight=1 extra_teachers.b.name=ViT-B-32 extra_teachers.b.store=s": "extra_teachers.b.store: only the main teacher is stored",
+    "losses.ensemble_kl.weight=1 losses.ensemble_kl.scales=[70,60]": "losses.ensemble_kl.scales has 2 entries and the run 1",
     "out_dir=''": "out_dir is not set; give the folder of the run",
     "student.name=''": "student.name is not set; give an open_clip architecture",
     "losses.vl.weight=0": "losses: no term has a weight above 0",
@@ -161,7 +165,8 @@ ACCEPTED = [
     (PAIRED, "teacher.name=''"),
     (PAIRED, "losses.icl.weight=1 losses.gd.weight=1 losses.afd.weight=1 losses.mfd.weight=1"),
     (GOOD, "losses.dual_head.classes=classes.json"),
-    (GOOD, "losses.affinity.scale=null losses.ensemble_kl.scales=[70,60] losses.siglip_soft.bias=-12"),
+    (GOOD, "losses.vl.scale=null losses.affinity.scale=null losses.siglip_soft.bias=-12"),
+    (GOOD, "losses.ensemble_kl.scales=[70,60] extra_teachers.b.name=ViT-B-32"),
     (GOOD, "losses.cos_smooth_l1.beta=0 losses.cos_smooth_l1.standardise=none"),
 ]
 

@@ -113,7 +113,9 @@ def test_crops_keep_the_area_that_was_asked_for() -> None:
 
 def test_teacher_sees_the_plain_picture() -> None:
     """The paper: a random crop for the student, the picture for the teacher."""
-    views = TrainingViews(Preprocess(image_size=16), Preprocess(image_size=32), Augmentation(), "plain", 10**6)
+    views = TrainingViews(
+        Preprocess(image_size=16), {"teacher": Preprocess(image_size=32)}, Augmentation(), "plain", 10**6
+    )
     torch.manual_seed(0)
     found = views(encoded(picture(80, 60)))
     assert torch.equal(found["teacher_images"], plain_view(picture(80, 60), Preprocess(image_size=32)))
@@ -124,7 +126,8 @@ def test_teacher_sees_the_plain_picture() -> None:
 def test_teacher_sees_the_same_crop(student: int, teacher: int) -> None:
     """One crop, made at the larger side and brought to the smaller one."""
     sizes = {"student_images": Preprocess(image_size=student), "teacher_images": Preprocess(image_size=teacher)}
-    views = TrainingViews(*sizes.values(), Augmentation((0.3, 0.5)), "same", 10**6)
+    both = sizes["student_images"], {"teacher": sizes["teacher_images"]}
+    views = TrainingViews(*both, Augmentation((0.3, 0.5)), "same", 10**6)
     torch.manual_seed(4)
     found = views(encoded(picture(80, 60)))
     largest = max(found, key=lambda name: found[name].shape[-1])
@@ -136,9 +139,21 @@ def test_teacher_sees_the_same_crop(student: int, teacher: int) -> None:
         assert torch.equal(found[name], F.resize(alone, [side, side], antialias=True))
 
 
+def test_several_teachers() -> None:
+    """Each its own view; equal ones are made once."""
+    sizes = {
+        "teacher": Preprocess(image_size=32),
+        "second": Preprocess(image_size=24),
+        "third": Preprocess(image_size=32),
+    }
+    found = TrainingViews(Preprocess(image_size=16), sizes, Augmentation(), "plain", 10**6)(encoded(picture(40, 40)))
+    assert [found[f"{name}_images"].shape[-1] for name in sizes] == [32, 24, 32]
+    assert found["third_images"] is found["teacher_images"]
+
+
 def test_without_a_teacher_there_is_one_view() -> None:
     """Paired training."""
-    views = TrainingViews(Preprocess(image_size=16), None, Augmentation(), "plain", 10**6)
+    views = TrainingViews(Preprocess(image_size=16), {}, Augmentation(), "plain", 10**6)
     assert set(views(encoded(picture(20, 20)))) == {"student_images"}
 
 

@@ -29,7 +29,7 @@ def letters(texts: list[str]) -> Tensor:
 
 def stream_of(folder: Path, seed: int = 0, limit: float = 0.1, window: int = 2) -> ShardStream:
     """Randomly cropped pictures and tokens of a folder."""
-    views = TrainingViews(STUDENT, TEACHER, Augmentation(), "plain", 10**6)
+    views = TrainingViews(STUDENT, {"teacher": TEACHER}, Augmentation(), "plain", 10**6)
     fields = [Field(["jpg", "png"], views), Field(["txt"], TokenReader({"tokens": letters}))]
     paths = expand_shards(str(folder), asked_by="data.pairs")
     return ShardStream("data.pairs", paths, fields, seed=seed, window_shards=window, max_skip_fraction=limit)
@@ -192,7 +192,12 @@ SPREAD = Batch(
 
 def sources_of(data: config.Data, seed: int = 0, tokens: bool = True) -> dict[str, object]:
     return build_sources(
-        data, SPREAD, student=STUDENT, teacher=TEACHER, tokenizers={"tokens": letters} if tokens else {}, seed=seed
+        data,
+        SPREAD,
+        student=STUDENT,
+        teachers={"teacher": TEACHER},
+        tokenizers={"tokens": letters} if tokens else {},
+        seed=seed,
     )
 
 

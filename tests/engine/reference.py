@@ -36,7 +36,7 @@ def reference_curve(run: Run) -> list[float]:
         run.data,
         batch_arithmetic(run, 1),
         student=student.preprocess,
-        teacher=teacher.preprocess,
+        teachers={"teacher": teacher.preprocess},
         tokenizers={"teacher_tokens": teacher.tokenizer()},
         seed=run.seed,
     )
@@ -48,7 +48,7 @@ def reference_curve(run: Run) -> list[float]:
         for group in optimizer.param_groups:
             group["lr"] = lr_at(step, run.optim, run.steps)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=run.precision == "bf16"):
-            loss = distiller(tensors, teacher=teacher_embeddings(teacher, tensors), exchange=LOCAL).total
+            loss = distiller(tensors, teacher=teacher_embeddings({"teacher": teacher}, tensors), exchange=LOCAL).total
         loss.backward()
         torch.nn.utils.clip_grad_norm_(distiller.parameters(), run.optim.gradient_clipping)
         optimizer.step()

@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def curves(folder):
     return launch(folder, *STAGES, *(f"sgd_{stage}" for stage in STAGES), "bf16_zero0", "bf16_zero1", "dropout",
-                  "accumulated", "accumulated_zero3", "stateful")  # fmt: skip
+                  "accumulated", "accumulated_zero3", "stateful", "one_teacher", "ensemble")  # fmt: skip
 
 
 def worst(left: list[float], right: list[float]) -> float:
@@ -66,6 +66,11 @@ def test_losses_fall(curves):
 def test_accumulation_leaves_the_curve_alone(curves, case):
     """Four micro-batches per rank and step, through data, teacher and checkpoints."""
     assert worst(curves[case]["curve"], curves["zero1"]["curve"]) < 1e-5
+
+
+def test_the_same_teacher_twice_is_one(curves):
+    """An ensemble in a run, each teacher with its own views and tokens, accumulation included."""
+    assert worst(curves["ensemble"]["curve"], curves["one_teacher"]["curve"]) < 1e-5
 
 
 @pytest.mark.parametrize("case", [*STAGES, "dropout", "stateful"])

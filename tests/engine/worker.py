@@ -12,7 +12,7 @@ import torch
 
 from toolkit import config
 from toolkit.config import Augmentation, Checkpoint, Data, Logging, Optim, Run, Student, Teacher
-from toolkit.config.losses import MFD, VL, CosSmoothL1, DualHead, PhiS, QueuePVL
+from toolkit.config.losses import MFD, VL, CosSmoothL1, DualHead, EnsembleKL, PhiS, QueuePVL
 from toolkit.playground.prepare import TEACHER
 from toolkit.train import train
 
@@ -75,6 +75,8 @@ def cases(folder: Path) -> dict[str, Run]:
     stateful["cos_smooth_l1"] = CosSmoothL1(standardise="ema")
     stateful["dual_head"] = DualHead(classes=str(folder / "world" / "classes.json"))
     made["stateful"] = replace(made["zero1"], losses=stateful, data=micro)
+    made["one_teacher"] = replace(made["zero1"], losses={"ensemble_kl": EnsembleKL()})
+    made["ensemble"] = replace(made["one_teacher"], extra_teachers={"again": Teacher(name=str(TEACHER))}, data=micro)
     return {name: replace(case, out_dir=str(folder / name)) for name, case in made.items()}
 
 

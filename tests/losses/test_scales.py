@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from losses.by_hand import Given, by_hand, mean_cross_entropy, mean_kl, unit_rows
+from losses.by_hand import mean_cross_entropy, mean_kl, unit_rows
 from losses.cases import STUDENT_SCALE, TEACHER_SCALE, build, call, features, student_of, teacher_of
 
 from toolkit.embeddings import Embeddings
@@ -26,6 +26,26 @@ def test_the_students_scale_learns(name: str) -> None:
     build(name)(student_of(raw, True, scale), teacher).backward()
     assert scale.grad is not None and float(scale.grad.abs()) > 1e-4
     assert teacher.logit_scale.grad is None
+
+
+@pytest.mark.parametrize("name", ["crd", "open_clip_distil", "cross_kd", "ensemble_kl"])
+def test_a_student_without_a_scale_takes_the_teachers(name: str) -> None:
+    """So that the teacher's own embeddings are a perfect student."""
+    raw = features()
+    teacher = teacher_of(raw, second=False)
+    assert build(name)(Embeddings(raw["v"], raw["t"]), teacher).item() == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["vl", "pvl", "udist"])
+def test_scale_of_the_teacher(name: str) -> None:
+    """`scale=None`, temperature still divides; nothing learns from it."""
+    raw = features()
+    student, teacher = Embeddings(raw["z"]), teacher_of(raw)
+    own = build(name, scale=None, temperature=2.0)(student, teacher)
+    assert own.item() == pytest.approx(
+        build(name, scale=TEACHER_SCALE, temperature=2.0)(student, teacher).item(), rel=1e-12
+    )
+    own.backward()
 
 
 @pytest.mark.parametrize("name", ["crd", "open_clip_distil", "cross_kd", "ensemble_kl", "gd"])
@@ -93,13 +113,16 @@ def test_icl_at_its_scale() -> None:
 
 
 def test_siglip_fallbacks() -> None:
-    """Scale and bias of the options serve the model that has none, each model by itself."""
+    """The options serve a teacher without scale and bias; a student without takes its teacher's."""
     raw = features()
     loss = build("siglip_soft", scale=STUDENT_SCALE, bias=-1.0)
-    bare = Embeddings(image=raw["z"], text=raw["y"])
-    assert loss(bare, teacher_of(raw)).item() == pytest.approx(call("siglip_soft", raw, True).item(), rel=1e-12)
-    given = Given.of(raw, True, loss)
-    assert loss(bare, teacher_of(raw)).item() == pytest.approx(by_hand("siglip_soft", given), rel=1e-10)
+    bare, named = Embeddings(raw["z"], raw["y"]), teacher_of(raw)
+    own = Embeddings(raw["z"], raw["y"], named.logit_scale, named.logit_bias)
+    assert loss(bare, named).item() == loss(own, named).item()
+    nobody = Embeddings(raw["v"], raw["t"])
+    scale, bias = torch.tensor([STUDENT_SCALE], dtype=torch.float64), torch.tensor([-1.0], dtype=torch.float64)
+    both = (Embeddings(raw["z"], raw["y"], scale, bias), Embeddings(raw["v"], raw["t"], scale, bias))
+    assert loss(bare, nobody).item() == pytest.approx(loss(*both).item(), rel=1e-12)
     bias = torch.tensor([-1.0], dtype=torch.float64, requires_grad=True)
     loss(Embeddings(raw["z"], raw["y"], logit_bias=bias), teacher_of(raw)).backward()
     assert bias.grad is not None and float(bias.grad.abs()) > 1e-4

@@ -85,7 +85,7 @@ def measure(run: Run, sample: Sample, teacher: str, own_scale: float | None) -> 
         Curve(s, {pair: sharpness(*found, [s / t for t in GRID]) for pair, found in matrices.items()}) for s in scales
     ]
     terms = [
-        term_of(name, options, matrices, reference, notes)
+        term_of(name, options, matrices, reference, notes, own_scale)
         for name, options in run.losses.items()
         if options.kind in PAIRS_OF and set(PAIRS_OF[options.kind]) <= set(matrices)
     ]
@@ -103,10 +103,12 @@ def term_of(
     matrices: dict[str, tuple[Tensor, Tensor]],
     reference: dict[str, Sharpness],
     notes: list[str],
+    own_scale: float | None,
 ) -> Term:
     """A term with its proposal, if it compares images with images; a note where there is none within RANGE."""
     chosen: Any = options  # all kinds of PAIRS_OF have these two
-    pairs, scale, temperature = PAIRS_OF[options.kind], float(chosen.scale), float(chosen.temperature)
+    scale = own_scale or SCALE if chosen.scale is None else float(chosen.scale)
+    pairs, temperature = PAIRS_OF[options.kind], float(chosen.temperature)
     now = {pair: sharpness(*matrices[pair], [scale / temperature])[0] for pair in pairs}
     term = Term(name, pairs, float(options.weight), scale, temperature, now)
     if pairs != IMAGE or not reference:

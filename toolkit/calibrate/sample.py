@@ -65,7 +65,9 @@ def draw_sample(run: Run, teacher: Teacher, samples: int | None) -> Sample:
 def with_crops(run: Run, teacher: Teacher, pool: Pool) -> Pool:
     """The pool with the random view that the student shares with its teacher."""
     how = run.data.augmentation, run.data.teacher_view, run.data.max_image_pixels
-    return replace(pool, field=replace(pool.field, read=TrainingViews(teacher.preprocess, teacher.preprocess, *how)))
+    return replace(
+        pool, field=replace(pool.field, read=TrainingViews(teacher.preprocess, {"teacher": teacher.preprocess}, *how))
+    )
 
 
 def filled(store: EmbeddingStore, paths: list[Path], notes: list[str]) -> EmbeddingStore | None:

@@ -22,8 +22,8 @@ class LossOptions:
 class SimilarityOptions(LossOptions):
     """KL between teacher's and student's similarity rows at `scale / temperature`."""
 
-    scale: float = 100.0
-    """Multiplies cosines; CLIP's saturated exp(logit_scale)."""
+    scale: float | None = 100.0
+    """Multiplies cosines; CLIP's saturated exp(logit_scale). null: the teacher's own logit scale."""
     temperature: float = 1.0
     """Divides the scaled cosines."""
 

@@ -168,6 +168,8 @@ class Run:
     # --- method: what may change the result
     student: Student = field(default_factory=Student)
     teacher: Teacher = field(default_factory=Teacher)
+    extra_teachers: dict[str, Teacher] = field(default_factory=dict)
+    """Further teachers by a name of yours, for losses that take an ensemble; `teacher` stays the main one."""
     losses: dict[str, LossOptions] = field(default_factory=dict)
     """Terms by name; `losses.<name>.weight=0` switches one off."""
     data: Data = field(default_factory=Data)
@@ -196,5 +198,5 @@ class Run:
     """Print the resolved config and the batch in words, then stop (also `--dry-run`)."""
 
 
-METHOD_KEYS = ("student", "teacher", "losses", "data", "optim", "seed", "precision")
+METHOD_KEYS = ("student", "teacher", "extra_teachers", "losses", "data", "optim", "seed", "precision")
 """Sections that must agree when a run is resumed (`steps` may grow, the rest may change freely)."""

@@ -34,6 +34,8 @@ NEEDS = {
 `text`: the teacher's embeddings of sentences. `masked_view` is made from the pictures, so that every run has it.
 """
 
+ENSEMBLES = ("ensemble_kl",)
+"""Losses that take several teachers."""
 COMPLAINTS = {
     "teacher": "losses.{name} needs a teacher; set teacher.name",
     "pairs": "losses.{name} needs images with their own captions; set data.pairs",
@@ -147,6 +149,7 @@ def loss_needs(run: Run) -> Iterator[str]:
         yield from (COMPLAINTS[need].format(name=name) for need in missing)
         if getattr(active[name], "classes", None) == "":
             yield f"losses.{name}.classes is not set; give a JSON file with classnames and templates"
+    yield from ensemble_needs(run, active)
     if run.teacher.store and run.data.teacher_view == "same":
         yield "teacher.store holds embeddings of plain pictures and data.teacher_view=same needs those of crops; unset one"
     if run.data.pairs and (run.data.images or run.data.texts):
@@ -169,3 +172,22 @@ def loss_needs(run: Run) -> Iterator[str]:
 def needs_of(term: LossOptions) -> set[str]:
     """What a term cannot do without, its options taken into account."""
     return NEEDS[term.kind] | ({"student_text", "text"} if getattr(term, "mode", "") == "both" else set())
+
+
+def ensemble_needs(run: Run, active: dict[str, LossOptions]) -> Iterator[str]:
+    """Several teachers want a loss that takes them, and each its name."""
+    ensembles = {name: term for name, term in active.items() if term.kind in ENSEMBLES}
+    if run.extra_teachers and not ensembles:
+        yield f"extra_teachers is set and no loss takes several teachers; add one of {', '.join(ENSEMBLES)}, or leave them out"
+    for key, chosen in run.extra_teachers.items():
+        if not chosen.name:
+            yield f"extra_teachers.{key}.name is not set; give an open_clip name, a checkpoint folder or package.module:function"
+        if chosen.store:
+            yield f"extra_teachers.{key}.store: only the main teacher is stored; unset it, this teacher runs at every step"
+    for name, term in ensembles.items():
+        scales = getattr(term, "scales", ())
+        if scales and len(scales) != 1 + len(run.extra_teachers):
+            yield (
+                f"losses.{name}.scales has {len(scales)} entries and the run {1 + len(run.extra_teachers)} teachers; give one "
+                "for each, the main one first"
+            )

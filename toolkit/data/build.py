@@ -33,20 +33,20 @@ def build_sources(
     batch: Batch,
     *,
     student: Preprocess,
-    teacher: Preprocess | None,
+    teachers: dict[str, Preprocess],
     tokenizers: dict[str, Any],
     seed: int,
     stores: dict[str, EmbeddingStore] | None = None,
 ) -> dict[str, Source]:
     """`{"images": ..., "texts": ...}`, or `{"pairs": ...}`; no texts when no loss reads sentences.
 
-    `tokenizers` are by the name of the tensor they make; `stores` (`image`, `text`) stand for the teacher's view and
-    tokens. Raises DataError for shards that are missing or empty.
+    `teachers` are by the name of their tensors (`teacher` -> `teacher_images`), `tokenizers` by the name of the tensor they
+    make; `stores` (`image`, `text`) stand for the main teacher's view and tokens. Raises DataError for shards that are missing or empty.
     """
     image_store = {f"teacher_{k}_features": s for k, s in (stores or {}).items() if k == "image"}
     text_store = {f"teacher_{k}_features": s for k, s in (stores or {}).items() if k == "text"}
-    teacher = None if image_store else teacher
-    views = TrainingViews(student, teacher, data.augmentation, data.teacher_view, data.max_image_pixels)
+    seen = {name: preprocess for name, preprocess in teachers.items() if f"{name}_image_features" not in image_store}
+    views = TrainingViews(student, seen, data.augmentation, data.teacher_view, data.max_image_pixels)
     image = Field(data.image_key.split(";"), views, random=not is_plain(data.augmentation))
     text = [Field(data.text_key.split(";"), TokenReader(tokenizers), random=False)] if tokenizers else []
     if data.pairs:

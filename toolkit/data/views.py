@@ -10,10 +10,10 @@ from toolkit.data.images import decode_image, is_plain, plain_view, random_view
 
 @dataclass
 class TrainingViews:
-    """`student_images` (random view) and, with a teacher, `teacher_images` (plain, or the same crop at its size)."""
+    """`student_images` (random view) and per teacher `<name>_images` (plain, or the same crop at its size)."""
 
     student: Preprocess
-    teacher: Preprocess | None
+    teachers: dict[str, Preprocess]
     augmentation: Augmentation
     teacher_view: str
     max_pixels: int
@@ -21,17 +21,18 @@ class TrainingViews:
     def __call__(self, data: bytes) -> dict[str, Tensor]:
         """uint8 tensors [3, h, w]."""
         image = decode_image(data, self.max_pixels)
-        if self.teacher is not None and self.teacher_view == "same":
-            largest = max(self.student, self.teacher, key=lambda p: p.image_size)
+        if self.teachers and self.teacher_view == "same":
+            largest = max((self.student, *self.teachers.values()), key=lambda p: p.image_size)
             crop = random_view(image, largest, self.augmentation)
-            return {
-                "student_images": resized(crop, self.student.image_size),
-                "teacher_images": resized(crop, self.teacher.image_size),
-            }
+            views = {f"{name}_images": resized(crop, p.image_size) for name, p in self.teachers.items()}
+            return {"student_images": resized(crop, self.student.image_size), **views}
         views = {"student_images": random_view(image, self.student, self.augmentation)}
-        if self.teacher is not None:
-            shared = is_plain(self.augmentation) and geometry(self.student) == geometry(self.teacher)
-            views["teacher_images"] = views["student_images"] if shared else plain_view(image, self.teacher)
+        made = {geometry(self.student): views["student_images"]} if is_plain(self.augmentation) else {}
+        for name, preprocess in self.teachers.items():
+            wanted = geometry(preprocess)
+            if wanted not in made:
+                made[wanted] = plain_view(image, preprocess)
+            views[f"{name}_images"] = made[wanted]
         return views
 
 

@@ -5,19 +5,27 @@ from torch import Tensor, nn
 
 from toolkit.embeddings import LOCAL, Embeddings, Exchange
 from toolkit.kernels import Target
-from toolkit.losses.similarity_kl import similarity_kl
+from toolkit.losses.scale import scale_of
+from toolkit.losses.similarity_kl import fixed_scale, similarity_kl
 
 
 class SimilarityLoss(nn.Module):
-    """Shared options: `scale` multiplies cosines, `temperature` divides; no temperature-squared factor."""
+    """Shared options: `scale` multiplies cosines, `temperature` divides; no temperature-squared factor.
+
+    Both models at one scale: a number, or with None the teacher's own logit scale.
+    """
 
     needs = frozenset({"teacher"})
     built_with: frozenset[str] = frozenset()
 
-    def __init__(self, scale: float = 100.0, temperature: float = 1.0) -> None:
+    def __init__(self, scale: float | None = 100.0, temperature: float = 1.0) -> None:
         """Both fixed, as in the released code (scale 100 is CLIP's saturated logit scale)."""
         super().__init__()
-        self.logit_scale = scale / temperature
+        self.scale, self.temperature = scale, temperature
+
+    def logit_scale(self, teacher: Embeddings) -> float | Tensor:
+        """scale / temperature."""
+        return (scale_of(teacher) if self.scale is None else self.scale) / self.temperature
 
 
 class VL(SimilarityLoss):
@@ -29,7 +37,7 @@ class VL(SimilarityLoss):
 
     needs = frozenset({"teacher", "text"})
 
-    def __init__(self, scale: float = 100.0, temperature: float = 1.0) -> None:
+    def __init__(self, scale: float | None = 100.0, temperature: float = 1.0) -> None:
         """Temperature 1 in the released code."""
         super().__init__(scale, temperature)
 
@@ -37,8 +45,8 @@ class VL(SimilarityLoss):
         """Needs student.image, teacher.image and teacher.text."""
         z, v, t = needed(student.image), needed(teacher.image), exchange.gather(needed(teacher.text)).detach()
         y = t if student.text is None else exchange.gather(student.text)
-        target = Target(v, t, self.logit_scale)
-        return similarity_kl(z, y, target, logit_scale=self.logit_scale, both=True, exchange=exchange)
+        scale = self.logit_scale(teacher)
+        return similarity_kl(z, y, Target(v, t, scale), logit_scale=fixed_scale(scale), both=True, exchange=exchange)
 
 
 class PVL(SimilarityLoss):
@@ -47,15 +55,15 @@ class PVL(SimilarityLoss):
     Rows only; the factor 2 matches the two directions of `vl`. The diagonal is kept. 0 when student equals teacher.
     """
 
-    def __init__(self, scale: float = 100.0, temperature: float = 3.0) -> None:
+    def __init__(self, scale: float | None = 100.0, temperature: float = 3.0) -> None:
         """Temperature 3 in the released code."""
         super().__init__(scale, temperature)
 
     def forward(self, student: Embeddings, teacher: Embeddings, exchange: Exchange = LOCAL) -> Float[Tensor, ""]:
         """Needs student.image and teacher.image."""
         z, v = needed(student.image), needed(teacher.image)
-        columns = exchange.gather(v).detach()
-        return 2 * similarity_kl(z, columns, Target(v, columns, self.logit_scale), logit_scale=self.logit_scale)
+        columns, scale = exchange.gather(v).detach(), self.logit_scale(teacher)
+        return 2 * similarity_kl(z, columns, Target(v, columns, scale), logit_scale=fixed_scale(scale))
 
 
 class UDist(SimilarityLoss):
@@ -65,15 +73,17 @@ class UDist(SimilarityLoss):
     equals teacher, and for any rotation of it.
     """
 
-    def __init__(self, scale: float = 100.0, temperature: float = 7.0) -> None:
+    def __init__(self, scale: float | None = 100.0, temperature: float = 7.0) -> None:
         """Temperature 7 in the released code."""
         super().__init__(scale, temperature)
 
     def forward(self, student: Embeddings, teacher: Embeddings, exchange: Exchange = LOCAL) -> Float[Tensor, ""]:
         """Needs student.image and teacher.image."""
         z, v = needed(student.image), needed(teacher.image)
-        target = Target(v, exchange.gather(v), self.logit_scale)
-        return 2 * similarity_kl(z, exchange.gather(z), target, logit_scale=self.logit_scale)
+        scale = self.logit_scale(teacher)
+        return 2 * similarity_kl(
+            z, exchange.gather(z), Target(v, exchange.gather(v), scale), logit_scale=fixed_scale(scale)
+        )
 
 
 def needed(features: Tensor | None) -> Tensor:

@@ -40,7 +40,7 @@ class ICL(nn.Module):
 class CrossKD(nn.Module):
     """(KL(s_t V T' || s Z T') + KL(s_t T V' || s Y V')) / 2: the student's rows against the teacher's columns.
 
-    0 when student equals teacher and the scales agree. Each model at its own logit scale, 100 where it has none (CLIP-KD
+    0 when student equals teacher and the scales agree. Each model at its own logit scale (CLIP-KD
     takes the learnable scale of ICL for the student); temperature 1. Images and sentences need not be paired. CLIP-KD
     (CVPR 2024), cross-KD, where it is switched off (weight 0).
     """
@@ -52,7 +52,7 @@ class CrossKD(nn.Module):
         """Needs image and text of both."""
         z, y, v, t = (needed(x) for x in (student.image, student.text, teacher.image, teacher.text))
         images, texts = all_of_the_teacher(teacher, exchange)
-        s, s_t = scale_of(student), scale_of(teacher)
+        s, s_t = scale_of(student, teacher), scale_of(teacher)
         to_texts = similarity_kl(z, texts, Target(v, texts, s_t), logit_scale=s, exchange=exchange)
         to_images = similarity_kl(y, images, Target(t, images, s_t), logit_scale=s, exchange=exchange)
         return (to_texts + to_images) / 2

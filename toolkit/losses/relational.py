@@ -27,9 +27,9 @@ class Relational(nn.Module):
         """Those whose probabilities are averaged."""
         return (teacher,)
 
-    def student_scale(self, student: Embeddings) -> float | Tensor:
-        """The student's own, 100 where it has none."""
-        return scale_of(student)
+    def student_scale(self, student: Embeddings, teacher: Embeddings) -> float | Tensor:
+        """The student's own, the teacher's where it has none, 100 where neither has one."""
+        return scale_of(student, teacher)
 
     def teacher_scales(self, teachers: Sequence[Embeddings]) -> Sequence[float | Tensor]:
         """Each teacher's own, 100 where it has none."""
@@ -43,12 +43,12 @@ class Relational(nn.Module):
             Target(needed(one.image), exchange.gather(needed(one.text)), scale)
             for one, scale in zip(teachers, self.teacher_scales(teachers), strict=True)
         ]
-        scale = self.student_scale(student)
+        scale = self.student_scale(student, teacher)
         return similarity_kl(z, y, targets, logit_scale=scale, both=True, exchange=exchange) / 2
 
 
 class CRD(Relational):
-    """(KL_i2t + KL_t2i) / 2 of s_t V T' against s Z Y', each model at its own logit scale, 100 where it has none.
+    """(KL_i2t + KL_t2i) / 2 of s_t V T' against s Z Y', each model at its own logit scale (a student without one: the teacher's).
 
     0 when student equals teacher and the scales agree; the student's learnable scale gets a gradient. Temperature 1. See
     Relational for unpaired data and students without text tower. CLIP-KD (CVPR 2024), CRD.
@@ -67,9 +67,9 @@ class Affinity(Relational):
         super().__init__()
         self.scale = scale
 
-    def student_scale(self, student: Embeddings) -> float | Tensor:
+    def student_scale(self, student: Embeddings, teacher: Embeddings) -> float | Tensor:
         """The fixed scale, or the student's own."""
-        return super().student_scale(student) if self.scale is None else self.scale
+        return super().student_scale(student, teacher) if self.scale is None else self.scale
 
     def teacher_scales(self, teachers: Sequence[Embeddings]) -> Sequence[float | Tensor]:
         """The fixed scale, or the teacher's own."""

@@ -10,9 +10,18 @@ from toolkit.embeddings import Embeddings
 MAX_LOG_SCALE = math.log(100)
 
 
-def scale_of(model: Embeddings, fallback: float = 100.0) -> float | Tensor:
-    """The model's logit scale (already exponentiated), `fallback` where it has none."""
-    return fallback if model.logit_scale is None else model.logit_scale
+def scale_of(model: Embeddings, teacher: Embeddings | None = None, fallback: float = 100.0) -> float | Tensor:
+    """The model's logit scale (already exponentiated); a student without one takes its teacher's, else `fallback`."""
+    if model.logit_scale is not None:
+        return model.logit_scale
+    return fallback if teacher is None or teacher.logit_scale is None else teacher.logit_scale.detach()
+
+
+def bias_of(model: Embeddings, teacher: Embeddings | None = None, fallback: float = 0.0) -> float | Tensor:
+    """The same for the bias of sigmoid models."""
+    if model.logit_bias is not None:
+        return model.logit_bias
+    return fallback if teacher is None or teacher.logit_bias is None else teacher.logit_bias.detach()
 
 
 class LearnableScale(nn.Module):

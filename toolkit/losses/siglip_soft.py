@@ -7,7 +7,7 @@ from toolkit.embeddings import LOCAL, Embeddings, Exchange
 from toolkit.kernels import Target
 from toolkit.losses.dime import needed
 from toolkit.losses.relational import gathered_texts
-from toolkit.losses.scale import scale_of
+from toolkit.losses.scale import bias_of, scale_of
 from toolkit.losses.similarity_sigmoid import similarity_sigmoid
 
 
@@ -15,8 +15,8 @@ class SiglipSoft(nn.Module):
     """-sum_ij log sigmoid(y_ij z_ij) / B, z = s Z Y' + b of the student, y = 2 sigmoid(s_t V T' + b_t) - 1 of the teacher.
 
     Not zero when student equals teacher: y is a signed weight, not a probability, so that the value keeps falling as z grows
-    with the sign of z_t. Each model's own logit scale and
-    bias, `scale` and `bias` where it has none (defaults: where SigLIP starts, 10 and -10); no temperature. Images and texts
+    with the sign of z_t. Each model's own logit scale and bias; a student without takes the teacher's, a teacher without
+    `scale` and `bias` (defaults: where SigLIP starts, 10 and -10); no temperature. Images and texts
     need not be paired, nor be equally many (B images). Without a student text tower y is the teacher's t, as in `crd`.
     ml-mobileclip version 2; no result published.
     """
@@ -35,12 +35,8 @@ class SiglipSoft(nn.Module):
         return similarity_sigmoid(
             needed(student.image),
             gathered_texts(student, teacher, exchange),
-            Target(needed(teacher.image), texts, scale_of(teacher, self.scale)),
-            self.bias_of(teacher),
-            logit_scale=scale_of(student, self.scale),
-            logit_bias=self.bias_of(student),
+            Target(needed(teacher.image), texts, scale_of(teacher, fallback=self.scale)),
+            bias_of(teacher, fallback=self.bias),
+            logit_scale=scale_of(student, teacher, self.scale),
+            logit_bias=bias_of(student, teacher, self.bias),
         )
-
-    def bias_of(self, model: Embeddings) -> float | Tensor:
-        """The model's own bias, or the option."""
-        return self.bias if model.logit_bias is None else model.logit_bias
