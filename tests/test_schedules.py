@@ -5,7 +5,8 @@ import torch
 from timm.scheduler import CosineLRScheduler
 
 from toolkit.config import Optim
-from toolkit.schedules import lr_at
+from toolkit.config.losses import VL
+from toolkit.schedules import lr_at, weight_at
 
 STEPS = 324_800
 PAPER = Optim(lr=8e-4, warmup_lr=4e-6, min_lr=4e-5, warmup_steps=12_992)
@@ -37,3 +38,13 @@ def test_equals_timm(warmup: int) -> None:
     for step in range(100):
         theirs.step_update(step)
         assert lr_at(step, optim, 100) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12), step
+
+
+def test_weights_of_terms() -> None:
+    """Constant, or from the first update's weight to the last one's."""
+    constant, falling = VL(weight=0.7), VL(weight=1.0, final_weight=0.0)
+    assert [weight_at(step, constant, 5) for step in range(5)] == [0.7] * 5
+    assert [weight_at(step, falling, 5) for step in range(5)] == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0])
+    cosine = VL(weight=0.0, final_weight=2.0, weight_schedule="cosine")
+    assert [weight_at(step, cosine, 5) for step in (0, 2, 4)] == pytest.approx([0.0, 1.0, 2.0])
+    assert weight_at(0, falling, 1) == 1.0

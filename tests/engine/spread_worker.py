@@ -142,7 +142,7 @@ def weights_of(engine: Any) -> dict[str, Tensor]:
 def spread(engine: Any, dtype: torch.dtype, batch: Batch, per_micro_batch: bool = False) -> dict[str, Tensor]:
     """The same steps on this rank's share."""
     teacher: Any = SimpleNamespace(logit_scale=None, logit_bias=None)
-    step = Step(engine, teacher, batch, CPU, SEED, per_micro_batch)
+    step = Step(engine, {"teacher": teacher}, batch, CPU, SEED, per_micro_batch)
     for number, whole in enumerate(batches(dtype)):
         mine = {name: rows.chunk(distributed.world())[distributed.rank()] for name, rows in whole.items()}
         step.forward_backward(mine, number, check=lambda output: None, observe=number == 1)

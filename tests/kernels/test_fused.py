@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import pytest
 import torch
 
+from toolkit import kernels
 from toolkit.embeddings import LOCAL
-from toolkit.kernels import Problem, Target, fused
+from toolkit.kernels import Problem, Target, fused, fused_works, tiles
 
 HERE = Path(__file__).parent
 needs_triton = pytest.mark.skipif(
@@ -95,3 +97,37 @@ def test_who_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not fused.serves(problem(dtype=torch.float64))
     monkeypatch.setattr(fused, "has_triton", lambda: False)
     assert not fused.serves(problem())
+
+
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """The trial is made once per device; forget its outcome before and after."""
+    fused_works.cache_clear()
+    yield
+    fused_works.cache_clear()
+
+
+@pytest.mark.parametrize("wrong", ["raises", "differs"])
+def test_a_kernel_that_does_not_work_here_is_left(forgetful: None, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    """A warning that says why, and torch computes; nothing is asked of it again."""
+    asked = []
+
+    def broken(problem: Problem) -> Any:
+        asked.append(problem)
+        if wrong == "raises":
+            raise RuntimeError("no kernel image is available\nfor execution")
+        found = tiles.solve(problem)
+        return found._replace(rows=-found.rows)
+
+    monkeypatch.setattr(fused, "serves", lambda problem: True)
+    monkeypatch.setattr(fused, "solve", broken)
+    rows = torch.nn.functional.normalize(torch.randn(4, 8), dim=-1)
+    problem = Problem(
+        rows, rows, 5.0, (Target(rows.flip(0), rows, 5.0),), False, LOCAL, want_rows=True, want_columns=True
+    )
+    reason = "no kernel image is available" if wrong == "raises" else "gradients differ"
+    with pytest.warns(UserWarning, match=reason):
+        found = kernels.solve(problem)
+    again = kernels.solve(problem)
+    assert len(asked) == 1
+    assert torch.equal(found.rows, tiles.solve(problem).rows) and torch.equal(found.rows, again.rows)

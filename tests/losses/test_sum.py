@@ -81,3 +81,31 @@ def test_unit_rows() -> None:
     assert unit(rows).tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 0.0]]
     assert unit(rows.bfloat16()).dtype == torch.float32 and unit(rows.double()).dtype == torch.float64
     assert Embeddings(image=rows).text is None
+
+
+def test_shares_of_the_gradient_add_up() -> None:
+    """Weighted: a term of nine times the weight has nine times the norm."""
+    z = some(4, 1).requires_grad_()
+    twice = LossSum({"a": build_loss("pvl"), "b": build_loss("pvl")}, {"a": 0.1, "b": 0.9})
+    seen = twice(Embeddings(image=z), TEACHER, LOCAL, observe=True).seen
+    assert seen["a_gradient_share"].item() == pytest.approx(0.1) and seen["b_gradient_share"].item() == pytest.approx(
+        0.9
+    )
+    assert 0 <= seen["a_top1_agreement"].item() <= 1 and seen["a_target_entropy"].item() > 0
+
+
+def test_a_term_that_starts_at_zero_is_built() -> None:
+    """Its weight may grow; one without final weight is not."""
+    terms = {"vl": VL(), "pvl": PVL(weight=0.0, final_weight=1.0), "feature": replace(Feature(), weight=0.0)}
+    assert set(build_losses(terms).terms) == {"vl", "pvl"}
+
+
+def test_gradients_on_leaves() -> None:
+    """With `leaves` the output has the gradients that a backward pass would give, and no graph."""
+    losses = build_losses({"vl": VL(weight=0.7), "pvl": PVL(weight=0.3)})
+    z = unit(some(4, 1)).requires_grad_()
+    losses(Embeddings(image=z), TEACHER, LOCAL).total.backward()
+    leaf = z.detach().requires_grad_()
+    output = losses(Embeddings(image=leaf), TEACHER, LOCAL, leaves={"image": leaf})
+    assert not output.total.requires_grad and leaf.grad is None
+    torch.testing.assert_close(output.gradients.features["image"], z.grad)

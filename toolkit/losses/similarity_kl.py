@@ -39,7 +39,7 @@ def similarity_kl(
         modality's 4ne twice, because the columns' direction is computed from the same tiles, where its rows already lie.
     Memory beyond the gradients is a tile, not rows x columns. Gradients are computed in the forward pass, exactly, where
     the tile is at hand, so the backward pass only scales them. On CUDA the Triton kernel of toolkit/kernels computes the
-    same for one target; tiles in torch serve everything else.
+    same for one target, its products with 16-bit factors and fp32 accumulation; torch in bands serves everything else.
     """
     chosen = () if isinstance(targets, Labels) else (targets,) if isinstance(targets, Target) else tuple(targets)
     fixed = tuple(Target(t.rows.detach(), t.columns.detach(), fixed_scale(t.logit_scale)) for t in chosen)
