@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from toolkit.cli_select import add_options, run_select
 from toolkit.errors import ConfigError
 from toolkit.launch import launch
 
@@ -52,6 +53,10 @@ def dispatch(argv: Sequence[str]) -> None:
     calibrate.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     calibrate.add_argument("overrides", nargs="*", help="key=value, as for the recipe")
 
+    add_options(
+        verbs.add_parser("select", help="choose the sentences to distil on: visually grounded ones, or a baseline")
+    )
+
     students = verbs.add_parser("students", help="architectures a recipe can name as student.name")
     students.add_argument("filter", nargs="?", default="", help="part of the name")
 
@@ -70,6 +75,7 @@ def dispatch(argv: Sequence[str]) -> None:
         "evaluate": run_evaluate,
         "report": run_report,
         "calibrate": run_calibrate,
+        "select": run_select,
         "students": run_students,
     }[words.verb](words)
 
