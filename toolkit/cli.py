@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit.cli_select import add_options, run_select
+from toolkit.cli_shards import add_shards, run_shards
 from toolkit.errors import ConfigError
 from toolkit.launch import launch
 
@@ -60,6 +61,8 @@ def dispatch(argv: Sequence[str]) -> None:
     students = verbs.add_parser("students", help="architectures a recipe can name as student.name")
     students.add_argument("filter", nargs="?", default="", help="part of the name")
 
+    add_shards(verbs)
+
     given = [word for word in argv if not word.startswith(("--local_rank", "--local-rank"))]  # the launcher's
     words, others = parser.parse_known_args(given)
     if "overrides" in words:
@@ -77,6 +80,7 @@ def dispatch(argv: Sequence[str]) -> None:
         "calibrate": run_calibrate,
         "select": run_select,
         "students": run_students,
+        "shards": run_shards,
     }[words.verb](words)
 
 
