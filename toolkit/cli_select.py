@@ -4,13 +4,15 @@ import argparse
 from pathlib import Path
 
 MEMORY = """\
-Memory, whatever the pool, per process: 4 e (3 T + 3 I) + 8 T I + 16 n K bytes for blocks of T = 8192 sentences and
+Memory, whatever the pool, in each process: 12 e (T + I) + 8 T I + 16 n K bytes for blocks of T = 8192 sentences and
 I = 512 images of width e, and the best K = --max-k sentences of each of n images; for 100,000 images of width 768 and
-K = 8 about 130 MB, beside some 250 MB for torch itself. The first process also holds 3 bytes per sentence of the pool
-(filters, levels, chosen or not), 24 bytes per chosen one, and blocks of 4 million sentences (200 MB) while it ranks.
-Partial results on disk: at most 256 x 12 n K bytes, and 5 bytes per sentence.
+K = 8 about 125 MB, beside torch itself (0.6 GB, most of it shared). The first process also holds 3 bytes per sentence of
+the pool (filters, levels, chosen or not), 60 bytes per sentence chosen, and 150 MB while it ranks 4 million at a time.
+Partial results on disk: at most 256 x 12 n K bytes, and 5 (at first 9) bytes per sentence; removed when all is done,
+unless they lie in --work.
 
-Killed and run again, the same command continues and gives the same bytes; --workers does not change them either.
+Killed and run again, the same command continues and gives the same bytes; --workers does not change them either. The
+shards hold the sentences in the order of the pool; chosen.npy has shard, row, rank and score of each.
 """
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from corpus.pools import IDENTITY, SMALL, World, all_bytes, brute_force, corpus_of, fill, make_world, unit_rows
 
+from toolkit.cli import dispatch
 from toolkit.corpus import Filters, command, select_corpus
 from toolkit.corpus.compare import TopK, compare, part_rows
 from toolkit.corpus.filters import normalised
@@ -151,9 +152,7 @@ def test_filters(tmp_path: Path) -> None:
     }  # fmt: skip
     found = select_corpus(world.request("chars", 99, max_k=99, filters=Filters(0, 0, 10, 11)))
     assert found["pool"]["by_filter"]["too_long"] == 4 and found["pool"]["by_filter"]["too_short"] == 1
-    found = select_corpus(
-        world.request("tokens", 99, max_k=99, filters=Filters(0, 0, max_tokens=5, tokenizer="ViT-B-32"))
-    )
+    found = select_corpus(world.request("tokens", 99, max_k=99, filters=Filters(0, 0, max_tokens=5)))
     tokenize = build_tokenizer("ViT-B-32", 77)
     long = [text for text in sentences if isinstance(text, str) and int((tokenize([text]) != 0).sum()) > 5]
     assert found["pool"]["by_filter"]["too_many_tokens"] == len(long) and 2 <= len(long) <= 6
@@ -260,6 +259,50 @@ def test_progress_says_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, capsy
     ]
 
 
+def test_the_command_line(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every option reaches the request, also behind the launcher's own word."""
+    store, out = str(world.folder / "store"), str(world.folder / "out")
+    fill(
+        world.folder / "prompts", world.folder / "store/text", unit_rows(np.random.default_rng(1), 4), ["a cat"] * 4, 4
+    )
+    words = [
+        "select",
+        "--images",
+        store,
+        "--texts",
+        store,
+        "--size",
+        "30",
+        "--out",
+        out,
+        "--k",
+        "2",
+        "--max-k",
+        "3",
+        "--workers",
+        "1",
+    ]
+    words += [
+        "--min-words",
+        "2",
+        "--max-words",
+        "9",
+        "--max-chars",
+        "99",
+        "--mix",
+        f"{world.folder / 'prompts'}:6",
+        "--json",
+    ]
+    dispatch(["--local_rank=0", *words, "--samples-per-shard", "20"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["asked"]["filters"]["max_chars"] == 99 and found["asked"]["k"] == 2 and found["asked"]["max_k"] == 3
+    assert found["out"] == out and found["chosen"] == 30 and len(corpus_of(Path(out))) == 36
+    assert count_samples(sorted(Path(out).glob("*.tar"))) == [20, 16]
+    for wrong in ("prompts", "prompts:", "prompts:x", ":3", "prompts:0", "prompts::3"):
+        with pytest.raises(ConfigError, match="must be SHARDS:COUNT"):
+            dispatch([*words, "--mix", wrong])
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -270,7 +313,7 @@ def test_progress_says_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, capsy
         ({"method": "captions"}, ConfigError, "name them with --shards"),
         ({"method": "random", "fill": True}, ConfigError, "--fill is of --method grounded"),
         ({"filters": Filters(9, 3)}, ConfigError, r"--max-words \(3\) must be 0 \(no limit\) or at least"),
-        ({"filters": Filters(max_tokens=5)}, ConfigError, "name an open_clip tokenizer"),
+        ({"filters": Filters(max_tokens=5, tokenizer="nothing")}, ConfigError, "no tokenizer named 'nothing'"),
         ({"device": "tpu"}, ConfigError, "--device tpu is not known"),
         ({"shards": "nowhere"}, DataError, "--shards=nowhere: 1 of 1 shards do not exist"),
         ({"mix": (mix_from("nowhere:3"),)}, DataError, "--mix=nowhere: 1 of 1 shards do not exist"),
@@ -292,6 +335,12 @@ def test_stores_that_do_not_fit(world: World, tmp_path: Path) -> None:
     manifest.write_text(right.replace('"width": 8', '"width": 9'))
     with pytest.raises(DataError, match=r"of two teachers \(width 9 / 8\)"):
         select_corpus(world.request("out"))
+    manifest.write_text(right)
+    texts = world.folder / "store/text/manifest.json"
+    texts.write_text(json.dumps({**IDENTITY, "tokenizer": "ab" * 32}))
+    with pytest.raises(ConfigError, match="the text store does not name its tokenizer"):
+        select_corpus(world.request("out", filters=Filters(max_tokens=9)))
+    texts.write_text(right)
     manifest.write_text("{}")
     with pytest.raises(DataError, match="does not name teacher"):
         select_corpus(world.request("out"))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def select_corpus(request: Request, *, as_json: bool = False) -> dict[str, Any]:
     request.check()
     device = device_of(request.device)
     pool = open_pool(request)
+    request = with_tokenizer(request, pool)
     inputs = fingerprint(request, pool, device)
     found = earlier(request, inputs)
     if found is None:
@@ -54,6 +56,19 @@ def device_of(asked: str) -> str:
     if asked == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: torch sees no GPU here; leave it away")
     return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def with_tokenizer(request: Request, pool: Pool) -> Request:
+    """For --max-tokens: the one that was asked for, else that of the store; raises ConfigError where it has no name."""
+    limits = request.filters
+    if not limits.max_tokens or limits.tokenizer:
+        return request
+    name = str(pool.manifest.get("tokenizer") or "")
+    if not name or len(name) == 64:  # a vocabulary file has a hash only
+        raise ConfigError(
+            "--max-tokens: the text store does not name its tokenizer; give an open_clip name or a .model file as --tokenizer"
+        )
+    return replace(request, filters=replace(limits, tokenizer=name))
 
 
 def earlier(request: Request, inputs: str) -> dict[str, Any] | None:

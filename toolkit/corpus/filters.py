@@ -6,6 +6,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ from toolkit.data.shards import Shard, scan_shard
 from toolkit.data.store import hash_of
 from toolkit.data.stored import StoredRows, StoredShard
 from toolkit.data.texts import decode_text
-from toolkit.errors import ConfigError, DataError
-from toolkit.models.tokenizers import build_tokenizer
+from toolkit.errors import DataError
 
 REASONS = (
     "kept", "not_embedded", "no_text", "not_utf8", "empty_text", "too_short", "too_long", "too_many_tokens", "duplicate",
@@ -30,7 +30,6 @@ LOOK_ROWS = 16_384
 BUCKET = 2**22
 """Hashes that are compared at a time: a pool of more is looked through in several rounds."""
 LOOKED = np.dtype([("hash", "<u8"), ("reason", "u1")])
-PUNCTUATION = {c: None for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c)).startswith("P")}
 CHUNK = 8192
 
 
@@ -138,20 +137,23 @@ def token_counter(filters: Filters) -> Any:
     """text -> does it have more tokens than allowed; None where nobody asks."""
     if not filters.max_tokens:
         return None
-    name = filters.tokenizer
-    if not name:
-        raise ConfigError(
-            "--max-tokens needs to know the tokens: name an open_clip tokenizer or a .model file with --tokenizer"
-        )
-    tokenize = build_tokenizer(name, filters.max_tokens + 1)
+    from toolkit.models.tokenizers import build_tokenizer  # and with it open_clip: only for those who ask
+
+    tokenize = build_tokenizer(filters.tokenizer, filters.max_tokens + 1)
     padding = int(tokenize([""])[0, -1])
     return lambda text: int(tokenize([text])[0, -1]) != padding
+
+
+@cache
+def punctuation() -> dict[int, None]:
+    """Every character that Unicode calls punctuation, for str.translate; a third of a second to make."""
+    return {c: None for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c)).startswith("P")}
 
 
 def normalised(text: str) -> str:
     """Without case, punctuation and superfluous white space; a text of punctuation alone keeps it."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(folded.translate(PUNCTUATION).split()) or " ".join(folded.split())
+    return " ".join(folded.translate(punctuation()).split()) or " ".join(folded.split())
 
 
 def hash_text(text: str) -> int:

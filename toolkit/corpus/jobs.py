@@ -1,19 +1,19 @@
 """The same work over several processes, with progress; a run that is killed leaves no process behind."""
 
+import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 import torch
 
-from toolkit.data.streams import worker_context
 from toolkit.errors import ToolkitError
 
 Job = TypeVar("Job")
@@ -70,8 +70,16 @@ def run_jobs(
                 progress.add(count)
         return found
     results: dict[int, Result] = {}
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=worker_context(), initializer=start_worker) as pool:
-        waiting = {pool.submit(function, job): number for number, (job, _) in enumerate(jobs)}
+    context = multiprocessing.get_context(
+        "forkserver"
+    )  # from a process that has imported torch once and runs no threads
+    context.set_forkserver_preload(["toolkit.corpus.measure"])
+    theirs, ours = context.Pipe(duplex=False)  # closed when the parent is gone or wants no more
+    start = (function, [job for job, _ in jobs], theirs)  # once per process: a pool has many shards to name
+    with ProcessPoolExecutor(
+        min(workers, len(jobs)), mp_context=context, initializer=start_worker, initargs=start
+    ) as pool:
+        waiting = {pool.submit(do_job, number): number for number in range(len(jobs))}
         try:
             for future in as_completed(waiting):
                 results[waiting[future]] = future.result()
@@ -81,9 +89,9 @@ def run_jobs(
                 f"a worker was killed ({len(jobs) - len(results)} of {len(jobs)} jobs are left), perhaps for lack of memory; run "
                 "the same command again, it continues; fewer --workers take less"
             ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        finally:
+            if len(results) < len(jobs):
+                ours.close()  # nobody waits for what is not wanted any more
     return [results[number] for number in range(len(jobs))]
 
 
@@ -98,13 +106,25 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def start_worker() -> None:
-    """One thread, and an end when the parent is gone: a worker waits for jobs on a pipe that it holds open itself."""
+_todo: tuple[Callable[[Any], Any], Sequence[Any]]
+"""Of a worker: what to do, and the jobs by number."""
+
+
+def do_job(number: int) -> Any:
+    """In a worker."""
+    function, jobs = _todo
+    return function(jobs[number])
+
+
+def start_worker(function: Callable[[Any], Any], jobs: Sequence[Any], parent: Connection) -> None:
+    """One thread, and an end when the parent's is gone: a worker waits for jobs on a pipe that it holds open itself."""
+    global _todo
+    _todo = function, jobs
     torch.set_num_threads(1)
-    parent: Any = parent_process()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
 
     def end_with_parent() -> None:
-        wait([parent.sentinel])
+        wait([parent])
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()

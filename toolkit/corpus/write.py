@@ -38,6 +38,8 @@ def write_corpus(
 
     write_shards(aside, samples(), per_shard)
     out.mkdir(parents=True, exist_ok=True)
+    for path in out.glob("*.tar"):  # of a run that asked for something else and was killed
+        path.unlink()
     for path in sorted(aside.iterdir(), key=lambda path: path.suffix != ".tar"):  # the index last
         path.replace(out / path.name)
     aside.rmdir()
