@@ -95,7 +95,7 @@ def _files(root: str, below: str = "") -> Iterator[str | Skip]:
             yield Skip(root, name, "not_a_picture")
 
 
-def _plain_members(path: str) -> Iterator[tarfile.TarInfo | Skip]:
+def plain_members(path: str) -> Iterator[tarfile.TarInfo | Skip]:
     """Whole, ordinary files of a tar; what is cut off at the end is one line of the skipped."""
     size = os.path.getsize(path)
     try:
@@ -114,7 +114,7 @@ def _plain_members(path: str) -> Iterator[tarfile.TarInfo | Skip]:
 
 def _members(path: str) -> Iterator[list[Any] | Skip]:
     """[name, offset, bytes] of each picture."""
-    for member in _plain_members(path):
+    for member in plain_members(path):
         if isinstance(member, Skip):
             yield member
         elif member.name.rpartition(".")[2].lower() in EXTENSIONS:
@@ -135,7 +135,7 @@ def _samples(path: str) -> Iterator[list[Any] | Skip]:
         elif fields:
             yield Skip(path, key, "no_picture")
 
-    for member in _plain_members(path):
+    for member in plain_members(path):
         if isinstance(member, Skip):
             yield member
             continue

@@ -10,7 +10,7 @@ import braceexpand
 
 from toolkit.data.convert import tsv
 from toolkit.data.convert.pictures import EXTENSIONS
-from toolkit.errors import DataError
+from toolkit.errors import ConfigError, DataError
 
 PICTURE_KINDS = ("folder", "tar", "webdataset", "tsv")
 TEXT_KINDS = ("webdataset", "tsv", "parquet", "csv", "jsonl", "json", "txt", "classes")
@@ -33,8 +33,13 @@ class Source:
 
     def stamp(self) -> dict[str, str | int]:
         """What must not change between a broken-off run and its continuation."""
+        facts: dict[str, str | int] = {"kind": self.kind, "path": self.path}
+        if self.column:
+            facts["column"] = self.column
+        if not os.path.exists(self.path):  # a shipped set of class names
+            return facts
+        facts["path"] = os.path.abspath(self.path)
         found = os.stat(self.path)
-        facts: dict[str, str | int] = {"kind": self.kind, "path": os.path.abspath(self.path)}
         return facts if self.kind == "folder" else facts | {"bytes": found.st_size, "changed_ns": found.st_mtime_ns}
 
 
@@ -177,6 +182,11 @@ def _text_kind(path: Path, forced: str, column: str, named: bool) -> str:
             if named and content == "pictures":
                 raise DataError(f"{path}: its rows hold pictures; give it to `dime shards images`")
             return "features" if content == "features" else ""
+        if named and not column and not path.with_suffix(".lineidx").is_file() and tsv.columns_of(path) > 2:
+            raise ConfigError(
+                f"{path} has {tsv.columns_of(path)} columns and no .lineidx; if it is a table with a header say with --column "
+                "which one holds the sentences, if it is a TSV of DIME-FM say --format tsv"
+            )
         return "csv" if column else kind
     if kind == "json":
         from toolkit.data.convert.tables import is_class_list
