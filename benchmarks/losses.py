@@ -136,7 +136,7 @@ def main() -> None:
         return
     raw: dict[str, dict[str, Any]] = {}
     for n in (int(size) for size in given.sizes.split(",")):
-        repeats = 5 if n <= 4096 else 3 if n <= 8192 else 1
+        repeats = min(30, 2**15 // n)  # the best counts: others may use the machine
         for form in FORMS if n <= FULL_UP_TO else ["tiles"]:
             command = [sys.executable, __file__, "--one", form, str(n), str(repeats)]
             found = json.loads(

@@ -31,7 +31,7 @@ def run(*words: str | Path, cwd: Path, **environment: str) -> subprocess.Complet
         ("optim.lrr=3", "no setting named optim.lrr; did you mean optim.lr?"),
         ("steps=5000", "optim.warmup_steps (12992) must be below steps (5000); lower it or raise steps"),
         ("deepspeed=none.json", "deepspeed=none.json is no file"),
-        ("data.batch_size_per_gpu=512", "24 accumulation steps"),
+        ("data.batch_size_per_gpu=500", "(12288) must be a multiple of data.batch_size_per_gpu (500) x 1 ranks = 500"),
         ("data.images={0..3}.tar", "could not be read"),
     ],
 )

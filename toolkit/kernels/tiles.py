@@ -5,7 +5,7 @@ from torch import Tensor
 
 from toolkit.kernels.problem import Gradients, Problem
 
-TILE_ELEMENTS = {"cpu": 2**21, "cuda": 2**26}
+TILE_ELEMENTS = {"cpu": 2**22, "cuda": 2**26}
 """Elements of one band (rows x columns) by device: small enough for a CPU's cache, large enough to fill a GPU."""
 MIN_ROWS = 128
 """A band is at least so high: thinner ones make slow matrix products."""
