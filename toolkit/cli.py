@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from toolkit.cli_select import add_options, run_select
+from toolkit.cli_shards import add_shards, run_shards
 from toolkit.errors import ConfigError
 from toolkit.launch import launch
 
@@ -52,8 +54,14 @@ def dispatch(argv: Sequence[str]) -> None:
     calibrate.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     calibrate.add_argument("overrides", nargs="*", help="key=value, as for the recipe")
 
+    add_options(
+        verbs.add_parser("select", help="choose the sentences to distil on: visually grounded ones, or a baseline")
+    )
+
     students = verbs.add_parser("students", help="architectures a recipe can name as student.name")
     students.add_argument("filter", nargs="?", default="", help="part of the name")
+
+    add_shards(verbs)
 
     given = [word for word in argv if not word.startswith(("--local_rank", "--local-rank"))]  # the launcher's
     words, others = parser.parse_known_args(given)
@@ -70,7 +78,9 @@ def dispatch(argv: Sequence[str]) -> None:
         "evaluate": run_evaluate,
         "report": run_report,
         "calibrate": run_calibrate,
+        "select": run_select,
         "students": run_students,
+        "shards": run_shards,
     }[words.verb](words)
 
 

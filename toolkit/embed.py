@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from toolkit import distributed
-from toolkit.config import Run
+from toolkit.config import Run, shards_of
 from toolkit.data.images import BadSample
 from toolkit.data.shards import Shard, count_samples, expand_shards, scan_shard
 from toolkit.data.store import EmbeddingStore
@@ -48,12 +48,14 @@ def pools(run: Run, teacher: Teacher, reads_text: bool) -> dict[str, Pool]:
     views = Field(data.image_key.split(";"), PlainViews({"teacher": teacher.preprocess}, data.max_image_pixels))
     how: dict[str, Any] = {"preprocess": asdict(teacher.preprocess)}
     key = "data.pairs" if data.pairs else "data.images"
-    found = {"image": Pool(data.pairs or data.images, key, "teacher_images", views, teacher.encode_image, how)}
+    found = {
+        "image": Pool(data.pairs or shards_of(data, "images"), key, "teacher_images", views, teacher.encode_image, how)
+    }
     if reads_text:
         tokens = Field(data.text_key.split(";"), TokenReader({"tokens": teacher.tokenizer()}))
         how = {"tokenizer": tokenizer_identity(teacher), "context_length": teacher.context_length}
         key = "data.pairs" if data.pairs else "data.texts"
-        found["text"] = Pool(data.pairs or data.texts, key, "tokens", tokens, teacher.encode_text, how)
+        found["text"] = Pool(data.pairs or shards_of(data, "texts"), key, "tokens", tokens, teacher.encode_text, how)
     return found
 
 

@@ -8,7 +8,7 @@ import torch
 
 from toolkit import checkpoint, distributed, facts
 from toolkit.checkpoint import Progress
-from toolkit.config import Run, batch_arithmetic, world_size_from_environment
+from toolkit.config import Run, batch_arithmetic, shards_of, world_size_from_environment
 from toolkit.data.build import Streams, build_sources, check_shards
 from toolkit.distiller import Distiller
 from toolkit.embed import prepare_stores
@@ -206,6 +206,6 @@ def tokenizers(
     for name, teacher in teachers.items():
         if reads_text and not (stored and name == MAIN):
             found[f"{name}_tokens"] = teacher.tokenizer()
-    if run.data.texts and not reads_text:
+    if shards_of(run.data, "texts") and not reads_text:
         distributed.say("data.texts is set and no loss with a weight reads sentences: they are not loaded")
     return found

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from toolkit.config import Run
+from toolkit.config import Run, shards_of
 from toolkit.data.shards import count_samples, expand_shards
 from toolkit.data.store import EmbeddingStore
 from toolkit.data.streams import ShardStream, SkipLimit, batches
@@ -40,7 +40,7 @@ def draw_sample(run: Run, teacher: Teacher, samples: int | None) -> Sample:
     found: dict[str, Tensor] = {}
     weights = weight_hash(teacher) if run.teacher.store else ""
     batch = {"image": data.global_batch_size, "text": data.text_batch_size or data.global_batch_size}
-    for kind, pool in pools(run, teacher, bool(data.texts or data.pairs)).items():
+    for kind, pool in pools(run, teacher, bool(shards_of(data, "texts") or data.pairs)).items():
         if kind == "image" and data.teacher_view == "same":
             pool = with_crops(run, teacher, pool)
             notes.append("The teacher's pictures are crops, as data.teacher_view=same says, at the teacher's own size.")

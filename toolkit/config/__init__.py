@@ -14,9 +14,11 @@ from toolkit.config.schema import (
     Logging,
     Optim,
     Run,
+    Source,
     Student,
     Teacher,
 )
+from toolkit.config.sources import shards_of, sources_of
 
 __all__ = [
     "FIELD_PRESETS",
@@ -32,12 +34,15 @@ __all__ = [
     "Optim",
     "Preprocess",
     "Run",
+    "Source",
     "Student",
     "Teacher",
     "batch_arithmetic",
     "load",
     "resolve",
     "save",
+    "shards_of",
+    "sources_of",
     "to_yaml",
     "world_size_from_environment",
 ]

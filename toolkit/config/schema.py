@@ -61,6 +61,16 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class Source:
+    """One of several sets of shards that are mixed by weight."""
+
+    shards: str = ""
+    """A brace pattern, a folder, or several joined by `::`."""
+    weight: float | None = None
+    """Share of the batch, relative to the other sources'; null: as many as it has samples."""
+
+
+@dataclass(frozen=True)
 class Data:
     """What the model sees. Images and texts are two unpaired streams; `pairs` is the one paired stream."""
 
@@ -70,6 +80,12 @@ class Data:
     """Shards of sentences, unrelated to the images."""
     pairs: str = ""
     """Shards of images with their captions, for losses that need pairs; instead of images and texts."""
+    image_sources: dict[str, Source] = field(default_factory=dict)
+    """Several sets of images by a name of yours, mixed by weight; instead of `images`."""
+    text_sources: dict[str, Source] = field(default_factory=dict)
+    """The same for sentences; instead of `texts`."""
+    sampling: Literal["permuted", "resampled"] = "permuted"
+    """permuted: every sample once per pass. resampled: drawn with replacement, for data too large to be seen twice."""
     global_batch_size: int = 12288
     """Images per step over all ranks: what the losses see."""
     text_batch_size: int | None = None

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from toolkit.config.losses import LossOptions
 from toolkit.config.schema import Run
+from toolkit.config.sources import shards_of, source_problems
 from toolkit.errors import ConfigError
 
 INTERACTIVE = {"teacher", "pairs", "student_text", "text"}
@@ -48,7 +49,13 @@ COMPLAINTS = {
 
 def validate(run: Run) -> None:
     """Raise ConfigError with every contradiction found, one per line."""
-    problems = [*missing_settings(run), *wrong_numbers(run), *loss_numbers(run), *loss_needs(run)]
+    problems = [
+        *missing_settings(run),
+        *wrong_numbers(run),
+        *loss_numbers(run),
+        *loss_needs(run),
+        *source_problems(run),
+    ]
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -61,7 +68,7 @@ def missing_settings(run: Run) -> Iterator[str]:
         yield "student.name is not set; give an open_clip architecture, timm/<name> or package.module:function"
     if not any(term.weight or term.final_weight for term in run.losses.values()):
         yield "losses: no term has a weight above 0, nothing would be learnt; set for example losses.vl.weight=0.7"
-    if not run.dry_run and not run.data.pairs and not run.data.images:
+    if not run.dry_run and not run.data.pairs and not shards_of(run.data, "images"):
         yield "data.images is not set; give the image shards, for example data.images='shards/images/{00000..01023}.tar'"
 
 
@@ -137,7 +144,7 @@ def loss_needs(run: Run) -> Iterator[str]:
         "teacher": bool(run.teacher.name),
         "pairs": bool(run.data.pairs) or run.dry_run,
         "student_text": run.student.text_tower,
-        "text": bool(run.data.texts) or bool(run.data.pairs) or run.dry_run,
+        "text": bool(shards_of(run.data, "texts")) or bool(run.data.pairs) or run.dry_run,
         "masked_view": True,
     }
     active = {name: term for name, term in run.losses.items() if term.weight or term.final_weight}
@@ -152,7 +159,7 @@ def loss_needs(run: Run) -> Iterator[str]:
     yield from ensemble_needs(run, active)
     if run.teacher.store and run.data.teacher_view == "same":
         yield "teacher.store holds embeddings of plain pictures and data.teacher_view=same needs those of crops; unset one"
-    if run.data.pairs and (run.data.images or run.data.texts):
+    if run.data.pairs and (shards_of(run.data, "images") or shards_of(run.data, "texts")):
         yield "data.pairs and data.images/data.texts are both set; a run is paired or unpaired, keep one"
     trains_text = any("text" in wanted for wanted in needs.values())
     if run.student.text_tower and not trains_text and not run.data.pairs and not run.dry_run:

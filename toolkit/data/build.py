@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from toolkit import config
-from toolkit.config import Batch, Preprocess
+from toolkit.config import Batch, Preprocess, shards_of, sources_of
 from toolkit.data.images import is_plain
-from toolkit.data.shards import expand_shards
+from toolkit.data.plan import MixedPlan, Plan, ResampledPlan
+from toolkit.data.shards import count_samples, expand_shards
 from toolkit.data.store import EmbeddingStore
 from toolkit.data.streams import Field, ShardStream, SkipLimit, StreamBatch, batches
 from toolkit.data.texts import TokenReader
@@ -50,37 +52,55 @@ def build_sources(
     image = Field(data.image_key.split(";"), views, random=not is_plain(data.augmentation))
     text = [Field(data.text_key.split(";"), TokenReader(tokenizers), random=False)] if tokenizers else []
     if data.pairs:
-        wanted = {"pairs": (data.pairs, [image, *text], image_store | text_store, batch.global_images)}
+        wanted = {"pairs": ([image, *text], image_store | text_store, batch.global_images)}
     else:
-        wanted = {"images": (data.images, [image], image_store, batch.global_images)}
+        wanted = {"images": ([image], image_store, batch.global_images)}
         if text or text_store:
-            wanted["texts"] = (data.texts, text, text_store, batch.global_texts)
+            wanted["texts"] = (text, text_store, batch.global_texts)
     sources = {}
-    for number, (name, (pattern, fields, stored, global_batch)) in enumerate(wanted.items()):
+    for number, (name, (fields, stored, global_batch)) in enumerate(wanted.items()):
+        paths, plan = plan_of(data, name, 2 * seed + number)
         key = f"data.{name}"
         stream = ShardStream(
             key,
-            expand_shards(pattern, asked_by=key),
+            paths,
             fields,
             seed=2 * seed + number,
             window_shards=data.shuffle_shards,
             max_skip_fraction=data.max_skip_fraction,
             stores=stored,
+            plan=plan,
         )
         if len(stream) < global_batch:
             raise DataError(
-                f"{key}={pattern} holds {len(stream)} samples, fewer than one global batch ({global_batch}), so a batch would "
-                "hold the same sample twice; lower data.global_batch_size or data.text_batch_size, or add shards"
+                f"{key}={shards_of(data, name)} holds {len(stream)} samples, fewer than one global batch ({global_batch}), so a "
+                "batch would hold the same sample twice; lower data.global_batch_size or data.text_batch_size, or add shards"
             )
         sources[name] = Source(stream, global_batch, SkipLimit(key, data.max_skip_fraction))
     return sources
 
 
+def plan_of(data: config.Data, kind: str, seed: int) -> tuple[list[Path], Plan | MixedPlan]:
+    """Paths of all sources of a kind and the order in which their samples come; raises DataError for missing shards."""
+    paths: list[Path] = []
+    plans: list[Plan] = []
+    sources = sources_of(data, kind) or {f"data.{kind}": config.Source()}
+    for number, (asked_by, source) in enumerate(sources.items()):
+        found = expand_shards(source.shards, asked_by=asked_by)
+        paths += found
+        build = Plan if data.sampling == "permuted" else ResampledPlan
+        plans.append(build(count_samples(found), seed + 1_000_003 * number, data.shuffle_shards))
+    if len(plans) == 1:
+        return paths, plans[0]
+    weights = [float(plan.total) if w.weight is None else w.weight for plan, w in zip(plans, sources.values(), strict=True)]
+    return paths, MixedPlan(plans, weights, seed)
+
+
 def check_shards(run: config.Run) -> None:
     """Raise DataError at once, before any model is built, when a shard of the run does not exist."""
     for name in ("images", "texts", "pairs"):
-        if pattern := getattr(run.data, name):
-            expand_shards(pattern, asked_by=f"data.{name}")
+        for asked_by, source in sources_of(run.data, name).items():
+            expand_shards(source.shards, asked_by=asked_by)
     for name, chosen in run.evaluation.sets.items():
         expand_shards(chosen.shards, asked_by=f"evaluation.sets.{name}.shards")
 

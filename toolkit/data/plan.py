@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
 
 class Plan:
-    """Positions 0, 1, 2, ... -> places, without end."""
+    """Positions 0, 1, 2, ... -> places, without end: a permutation of all samples, then another one, and so on."""
 
     def __init__(self, counts: Sequence[int], seed: int, window_shards: int) -> None:
         """`counts` are samples per shard; samples are shuffled over `window_shards` shards at a time."""
@@ -76,3 +76,98 @@ class Plan:
             [np.repeat(np.arange(len(members)), counts), np.concatenate([np.arange(c) for c in counts])], axis=1
         )
         return pairs[self._generator(1, epoch, window).permutation(len(pairs))]
+
+
+class ResampledPlan(Plan):
+    """Positions -> places drawn with replacement, in blocks that read a few shards each.
+
+    A block is as long as `window_shards` average shards; it draws so many shards in proportion to their samples, and its
+    samples uniformly from theirs. Every sample is as likely as any other; none is promised in any number of positions.
+    """
+
+    def __init__(self, counts: Sequence[int], seed: int, window_shards: int) -> None:
+        """As Plan."""
+        super().__init__(counts, seed, window_shards)
+        self.block = max(1, self.total * window_shards // len(counts))
+        self._drawn = lru_cache(maxsize=4)(self._drawn_uncached)
+
+    def place(self, position: int) -> Place:
+        """Where the sample at `position` lies; the epoch counts as many samples as there are."""
+        block, offset = divmod(position, self.block)
+        shard, row = self._drawn(block)[offset]
+        return Place(position // self.total, int(shard), int(row))
+
+    def substitute(self, position: int, attempt: int) -> Place:
+        """Another draw of the same block."""
+        drawn = self._drawn(position // self.block)
+        shard, row = drawn[self._generator(2, position, attempt).integers(len(drawn))]
+        return Place(position // self.total, int(shard), int(row))
+
+    def _drawn_uncached(self, block: int) -> np.ndarray:
+        """[block, 2]: shard and row."""
+        draw = self._generator(3, block)
+        chosen = draw.choice(len(self.counts), size=self.window_shards, p=self.counts / self.total)
+        shards = chosen[draw.integers(len(chosen), size=self.block)]
+        return np.stack([shards, (draw.random(self.block) * self.counts[shards]).astype(np.int64)], axis=1)
+
+
+class MixedPlan:
+    """Several plans, interleaved by weight; each keeps its own order and passes, as if it were read alone.
+
+    Positions come in blocks of `BLOCK`, in which every source has its exact share, in an order drawn from (seed, block). So
+    where a source stands follows from the position alone.
+    """
+
+    BLOCK = 4096
+    """Positions; shares are rounded to 1/4096, each source has at least one."""
+
+    def __init__(self, plans: Sequence[Plan], weights: Sequence[float], seed: int) -> None:
+        """`weights` are relative. Shards are numbered through all plans in order."""
+        self.plans, self.weights, self.seed = list(plans), list(weights), seed
+        self.shares = shares_of(weights, self.BLOCK)
+        self.total = sum(plan.total for plan in plans)
+        self._first = np.cumsum([0, *(len(plan.counts) for plan in plans)])
+        self._block = lru_cache(maxsize=4)(self._block_uncached)
+
+    def __reduce__(self) -> tuple[type["MixedPlan"], tuple[list[Plan], list[float], int]]:
+        """Workers start with empty caches."""
+        return type(self), (self.plans, self.weights, self.seed)
+
+    def place(self, position: int) -> Place:
+        """Where the sample at `position` lies; the epoch is that of its source."""
+        source, own = self.source(position)
+        return self._numbered(source, self.plans[source].place(own))
+
+    def substitute(self, position: int, attempt: int) -> Place:
+        """Another sample of the same source."""
+        source, own = self.source(position)
+        return self._numbered(source, self.plans[source].substitute(own, attempt))
+
+    def source(self, position: int) -> tuple[int, int]:
+        """Which plan is read at `position`, and its own position."""
+        block, offset = divmod(position, self.BLOCK)
+        sources, ranks = self._block(block)
+        source = int(sources[offset])
+        return source, block * int(self.shares[source]) + int(ranks[offset])
+
+    def _numbered(self, source: int, place: Place) -> Place:
+        return place._replace(shard=int(self._first[source]) + place.shard)
+
+    def _block_uncached(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Source of each position of a block, and how many of that source came before it in the block."""
+        draw = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, 4, block])))
+        sources = draw.permutation(np.repeat(np.arange(len(self.plans)), self.shares))
+        ranks = np.empty(len(sources), dtype=np.int64)
+        for source, share in enumerate(self.shares):
+            ranks[sources == source] = np.arange(share)
+        return sources, ranks
+
+
+def shares_of(weights: Sequence[float], block: int) -> np.ndarray:
+    """Positions of each source in a block, by largest remainder, at least one each; they sum to `block`."""
+    wanted = np.asarray(weights, dtype=np.float64) / sum(weights) * block
+    shares = np.maximum(np.floor(wanted).astype(np.int64), 1)
+    for source in np.argsort(shares - wanted, kind="stable")[: max(0, block - int(shares.sum()))]:
+        shares[source] += 1
+    shares[np.argmax(shares)] += block - int(shares.sum())
+    return shares

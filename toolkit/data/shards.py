@@ -1,6 +1,5 @@
 """WebDataset shards on disk: writing them, listing them, and reading one sample without reading the others."""
 
-import json
 import os
 import tarfile
 from collections.abc import Iterable, Sequence
@@ -15,9 +14,19 @@ import numpy as np
 from webdataset.tariterators import base_plus_ext
 from webdataset.writer import TarWriter
 
+from toolkit.data.index import INDEX_NAME, read_index, write_index
 from toolkit.errors import DataError
 
-INDEX_NAME = "index.json"
+__all__ = [
+    "INDEX_NAME",
+    "Shard",
+    "count_samples",
+    "expand_shards",
+    "opened",
+    "scan_shard",
+    "write_index",
+    "write_shards",
+]
 
 
 def write_shards(folder: Path, samples: Iterable[dict[str, Any]], samples_per_shard: int = 1000) -> Path:
@@ -40,14 +49,6 @@ def write_shards(folder: Path, samples: Iterable[dict[str, Any]], samples_per_sh
         writer.close()
     write_index(folder, {name: scan_shard(folder / name).count for name in names})
     return folder
-
-
-def write_index(folder: Path, counts: dict[str, int]) -> None:
-    """Write `index.json`: name, bytes and samples of each shard; bytes tell later whether a shard has changed."""
-    shards = [{"name": n, "bytes": (folder / n).stat().st_size, "samples": c} for n, c in sorted(counts.items())]
-    aside = folder / f".{INDEX_NAME}.{os.getpid()}"
-    aside.write_text(json.dumps({"version": 1, "shards": shards}, indent=1) + "\n")
-    aside.replace(folder / INDEX_NAME)
 
 
 def expand_shards(pattern: str, *, asked_by: str) -> list[Path]:
@@ -167,13 +168,8 @@ def count_samples(paths: Sequence[Path]) -> list[int]:
     """
     known: dict[Path, tuple[int, int]] = {}
     for folder in {path.parent for path in paths}:
-        index = folder / INDEX_NAME
-        if index.is_file():
-            try:
-                for entry in json.loads(index.read_bytes())["shards"]:
-                    known[folder / entry["name"]] = (int(entry["bytes"]), int(entry["samples"]))
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(f"{index} is not an index of shards ({error}); delete it, it is made anew") from error
+        for name, entry in (read_index(folder) or {}).items():
+            known[folder / name] = (entry.bytes, entry.samples)
     counts = []
     for path in paths:
         size, samples = known.get(path, (-1, 0))

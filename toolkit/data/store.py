@@ -74,7 +74,12 @@ class EmbeddingStore:
         with open(aside, "wb") as file:
             np.save(file, rows.float().cpu().numpy(), allow_pickle=False)
         aside.replace(self._npy(shard))
-        content = {"shard": shard.name, "samples": len(keys), "keys_sha256": hash_of(keys)}
+        content = {
+            "shard": shard.name,
+            "samples": len(keys),
+            "keys_sha256": hash_of(keys),
+            "path": str(shard.resolve()),
+        }
         write_aside(self._json(shard), (json.dumps(content) + "\n").encode())
 
     def read(self, shard: Path, keys: tuple[str, ...], row: int) -> Float[Tensor, " e"]:
@@ -98,14 +103,16 @@ class EmbeddingStore:
             )
         return np.asarray(np.load(self._npy(shard), mmap_mode="r", allow_pickle=False))
 
-    def _stem(self, shard: Path) -> str:
-        return f"{shard.stem}-{hashlib.sha256(str(shard.resolve().parent).encode()).hexdigest()[:8]}"
-
     def _npy(self, shard: Path) -> Path:
-        return self.folder / f"{self._stem(shard)}.npy"
+        return self.folder / f"{stem_of(shard)}.npy"
 
     def _json(self, shard: Path) -> Path:
-        return self.folder / f"{self._stem(shard)}.json"
+        return self.folder / f"{stem_of(shard)}.json"
+
+
+def stem_of(shard: Path) -> str:
+    """Name of a shard's files in a store: its own, and a hash of its folder."""
+    return f"{shard.stem}-{hashlib.sha256(str(shard.resolve().parent).encode()).hexdigest()[:8]}"
 
 
 def hash_of(keys: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from toolkit.data.images import BadSample
-from toolkit.data.plan import Plan
+from toolkit.data.plan import MixedPlan, Plan
 from toolkit.data.shards import Shard, count_samples, scan_shard
 from toolkit.data.store import EmbeddingStore
 from toolkit.errors import DataError, ToolkitError
@@ -67,14 +67,16 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
         window_shards: int,
         max_skip_fraction: float,
         stores: dict[str, EmbeddingStore] | None = None,
+        plan: Plan | MixedPlan | None = None,
     ) -> None:
         """`name` is the config path of the shards, for messages; indexing is by position, from 0 without end.
 
-        `stores` add stored embeddings of the same sample, by the name of the tensor.
+        `stores` add stored embeddings of the same sample, by the name of the tensor; `plan` is the order where it is not a
+        permutation of all.
         """
         self.name, self.paths, self.fields, self.seed = name, list(paths), list(fields), seed
         self.counts = count_samples(self.paths)
-        self.plan = Plan(self.counts, seed, window_shards)
+        self.plan = plan or Plan(self.counts, seed, window_shards)
         self.max_skip_fraction = max_skip_fraction
         self.stores = stores or {}
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_uncached)

@@ -1,0 +1,175 @@
+"""Killed anywhere and run again, or run by any number of workers: the same bytes."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toolkit.data.convert import finish, plan, workspace
+from toolkit.data.convert.workspace import Workspace
+from toolkit.errors import DataError
+
+Dime = Callable[..., Any]
+REPO = Path(__file__).resolve().parents[3]
+
+
+class Killed(BaseException):
+    """No `except Exception` may catch it, as none catches a signal."""
+
+
+@pytest.fixture
+def source(make: Any, tmp_path: Path) -> Path:
+    """Good, bad and repeated pictures, and features for most."""
+    rows = [(f"k{n}", b"junk %d" % n if n % 7 == 3 else make.photo(n % 29)) for n in range(40)]
+    make.tsv(tmp_path / "in" / "image_00.tsv", rows[:25])
+    make.tsv(tmp_path / "in" / "image_01.tsv", rows[25:])
+    vectors = np.random.default_rng(0).normal(size=(40, 4)).astype("<f4")
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    make.tsv(tmp_path / "in" / "image_00.feat.tsv", [(f"k{n}", vectors[n].tobytes()) for n in range(25)])
+    return tmp_path / "in"
+
+
+def words(source: Path) -> list[object]:
+    """The command of these tests."""
+    return [source, "--samples-per-shard", 3, "--short-side", 20, "--teacher-name", "t"]
+
+
+def portable(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Without what names the output folder: the store's files are called after the shard's path."""
+    return {name: data for name, data in files.items() if not name.startswith(("teacher_store", "report.json"))}
+
+
+def test_every_write_may_be_the_last(source: Path, dime: Dime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before each rename in turn, each time run to the end: every file as of one run."""
+    whole = dime("images", *words(source), out="whole")
+    renames = 0
+    limit: int | None = None
+
+    def counting(self: Path, target: Path) -> Path:
+        nonlocal renames
+        renames += 1
+        if limit is not None and renames > limit:
+            raise Killed
+        os.replace(self, target)
+        return target
+
+    monkeypatch.setattr(Path, "replace", counting)
+    dime("images", *words(source), out="counted")
+    total = renames
+    assert total > 40
+    for limit in range(0, total, 5):
+        renames = 0
+        out = tmp_path / "killed"
+        shutil.rmtree(out, ignore_errors=True)
+        with pytest.raises(Killed):
+            dime("images", *words(source), out="killed")
+        limit = None
+        again = dime("images", *words(source), out="killed")
+        assert portable(again.files()) == portable(whole.files()), total
+        stored = {path.stat().st_size for path in (out / "teacher_store" / "image").glob("*.npy")}
+        assert stored == {
+            path.stat().st_size for path in (tmp_path / "whole" / "teacher_store" / "image").glob("*.npy")
+        }
+
+
+def test_sentences_go_on_too(dime: Dime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while reading, planning and packing."""
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(
+            "".join(f"sentence {n} of a file {name if n % 2 else ''}\n" for n in range(30))
+        )
+    paths = sorted(tmp_path.glob("*.txt"))
+    whole = dime("texts", *paths, "--samples-per-shard", 7, out="whole")
+    for place in (
+        "toolkit.data.convert.convert.scan_piece",
+        "toolkit.data.convert.convert.make_plan",
+        "toolkit.data.convert.convert.pack_unit",
+    ):
+        with monkeypatch.context() as patched:
+            calls = iter(range(100))
+            real = {"scan_piece": plan.scan_piece, "make_plan": plan.make_plan}.get(place.rpartition(".")[2])
+            from toolkit.data.convert.pack import pack_unit
+
+            def dying(*given: Any, real: Any = real or pack_unit, calls: Iterator[int] = calls) -> Any:
+                if next(calls) == 2 or real is plan.make_plan:
+                    raise Killed
+                return real(*given)
+
+            patched.setattr(place, dying)
+            with pytest.raises(Killed):
+                dime("texts", *paths, "--samples-per-shard", 7, out="killed")
+    assert dime("texts", *paths, "--samples-per-shard", 7, out="killed").files() == whole.files()
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_change_nothing(workers: int, source: Path, dime: Dime, tmp_path: Path) -> None:
+    """Neither order nor bytes."""
+    one = dime("images", *words(source), out="one")
+    many = dime("images", *words(source), "--workers", workers, out="many")
+    assert portable(many.files()) == portable(one.files())
+    left_out = {key: value for key, value in many.report.items() if key not in ("request", "features")}
+    assert left_out == {key: value for key, value in one.report.items() if key not in ("request", "features")}
+
+
+def test_another_command_does_not_go_on(source: Path, dime: Dime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither other options nor changed sources nor a second process at the same time."""
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("toolkit.data.convert.convert.pack_all", die)
+        with pytest.raises(Killed):
+            dime("images", *words(source))
+    with pytest.raises(
+        DataError, match=r"an unfinished conversion from other sources or options \(short_side: 20 there, 0 here"
+    ):
+        dime("images", source, "--samples-per-shard", 3, "--teacher-name", "t")
+    os.utime(source / "image_00.tsv", (1, 1))
+    with pytest.raises(DataError, match=r"other sources or options \(sources: "):
+        dime("images", *words(source))
+
+
+def test_two_at_once_are_refused(tmp_path: Path) -> None:
+    """The second is told to wait."""
+    first, second = (Workspace(tmp_path / "out", {}) for _ in range(2))
+    with first.opened(), pytest.raises(DataError, match="another process is writing to"), second.opened():
+        pass
+    with second.opened():
+        pass
+    assert workspace.WORK in os.listdir(tmp_path / "out") and finish.SKIPPED == "skipped.jsonl"
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments(make: Any, tmp_path: Path) -> None:
+    """A real process with workers, killed for good ten times; no worker outlives it."""
+    make.folder(tmp_path / "in", {f"{n:04d}.jpg": make.photo(n, 320, 240) for n in range(400)})
+    command = [sys.executable, "-m", "toolkit.cli", "shards", "images", str(tmp_path / "in"), "--short-side", "64"]
+    command += ["--samples-per-shard", "20", "--workers", "2", "--json", "--out"]
+    started = time.monotonic()
+    subprocess.run([*command, str(tmp_path / "whole")], cwd=REPO, check=True, capture_output=True, timeout=120)
+    took = time.monotonic() - started
+    rng = random.Random(0)
+    for _ in range(10):
+        process = subprocess.Popen([*command, str(tmp_path / "out")], cwd=REPO, stdout=-3, stderr=-3)
+        time.sleep(rng.uniform(0.1, 0.6) * took)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(
+        [*command, str(tmp_path / "out")], cwd=REPO, check=True, capture_output=True, text=True, timeout=120
+    )
+    assert json.loads(done.stdout.splitlines()[-1])["samples"] == 400
+    found, whole = (
+        {p.name: p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()} for name in ("out", "whole")
+    )
+    assert found == whole

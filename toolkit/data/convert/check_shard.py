@@ -1,0 +1,139 @@
+"""The samples of one shard: what of each would be left out, refused, or misread by a run."""
+
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+from toolkit.data.convert.outcome import LeftOut
+from toolkit.data.convert.pictures import EXTENSIONS, PictureOptions, open_picture
+from toolkit.data.convert.sources import open_tar
+
+PICTURE = "picture"
+RUNS_CODE = frozenset(("pyd", "pkl", "pickle", "pth", "pt", "py", "so"))
+"""Other loaders unpickle or import these; ours reads none of them."""
+
+
+class Member(NamedTuple):
+    """A field of a sample."""
+
+    name: str
+    extension: str
+    offset: int
+    size: int
+    is_file: bool
+
+    @property
+    def kind(self) -> str:
+        """Its extension, or `picture` for any kind of picture."""
+        return PICTURE if self.extension in EXTENSIONS else self.extension
+
+
+class Checked(NamedTuple):
+    """Samples and what is wrong with them: (key, reason)."""
+
+    samples: int
+    problems: list[tuple[str, str]]
+
+
+def samples_in(path: Path) -> tuple[list[tuple[str, list[Member]]], list[str]]:
+    """(key, fields) of neighbours with one base name, as readers group them, and what is wrong with the tar itself."""
+    size = path.stat().st_size
+    found: list[tuple[str, list[Member]]] = []
+    try:
+        with open_tar(path) as tar:
+            for member in tar:
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would remember them all
+                if member.isdir():
+                    continue
+                folder, slash, name = member.name.rpartition("/")
+                base, _, extension = name.partition(".")
+                key = folder + slash + base
+                if member.offset_data + member.size > size:
+                    return found, [
+                        f"cut_short: {member.name} ends at byte {member.offset_data + member.size} of {size}"
+                    ]
+                if not found or found[-1][0] != key:
+                    found.append((key, []))
+                whole = member.isreg() and not member.issparse()
+                found[-1][1].append(Member(member.name, extension.lower(), member.offset_data, member.size, whole))
+            end = tar.offset
+    except (tarfile.TarError, EOFError, ValueError, OSError) as error:
+        return found, [f"unreadable_tar: {error}"]
+    with open(path, "rb") as file:
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != b"\0" * tarfile.BLOCKSIZE:
+            return found, ["no_end_mark: the tar does not end as one, it may be cut short"]
+    return found, []
+
+
+def check_shard(path: Path, samples: list[tuple[str, list[Member]]], *, fast: bool, max_pixels: int) -> Checked:
+    """`fast`: what the headers tell."""
+    options = PictureOptions(max_pixels=max_pixels)
+    problems: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    with open(path, "rb") as file:
+        for key, fields in samples:
+            if key in seen:
+                problems.append((key, "duplicate_key"))
+            seen.add(key)
+            problems += [(key, reason) for reason in wrong_headers(fields)]
+            for field in fields:
+                if not field.is_file:
+                    continue
+                data = None if fast else os.pread(file.fileno(), field.size, field.offset)
+                if reason := wrong_content(field, data, options):
+                    problems.append((key, reason if field.kind == PICTURE else f"{reason} {field.extension}"))
+    return Checked(len(samples), problems)
+
+
+def wrong_headers(fields: list[Member]) -> list[str]:
+    """What names and types tell of a sample."""
+    found = []
+    extensions = [field.extension for field in fields]
+    found += [f"field_twice {extension}" for extension in sorted({e for e in extensions if extensions.count(e) > 1})]
+    for field in fields:
+        if not field.is_file:
+            found.append(f"not_a_file {field.extension}")
+        if field.name.startswith("/") or ".." in field.name.split("/"):
+            found.append("unsafe_name")
+        if field.extension.rpartition(".")[2] in RUNS_CODE:
+            found.append(f"could_run_code {field.extension}")
+        elif "." in field.extension:
+            found.append(f"dotted_key: readers take {field.extension!r} for the field")
+        elif not field.extension:
+            found.append("no_extension")
+    return found
+
+
+def wrong_content(field: Member, data: bytes | None, options: PictureOptions) -> str:
+    """Why a run would leave this field out, or an empty string; without data what its size tells."""
+    if not field.size:
+        return "empty" if field.kind == PICTURE else "empty_text" if field.kind == "txt" else ""
+    if data is None:
+        return ""
+    if field.kind == PICTURE:
+        try:
+            image = open_picture(data, options)
+            image.draft(None, (1, 1))  # a JPEG is read to its end all the same
+            image.load()
+        except LeftOut as error:
+            return error.reason
+        except Exception:  # PIL raises many kinds on hostile bytes
+            return "undecodable"
+    elif field.kind in ("txt", "json", "cls"):
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            return "not_utf8"
+        if not text.strip():
+            return "empty_text"
+        if field.kind == "cls" and not text.strip().isdecimal():
+            return "no_class_number"
+        if field.kind == "json":
+            try:
+                json.loads(text)
+            except (ValueError, RecursionError):
+                return "bad_json"
+    return ""

@@ -1,0 +1,154 @@
+"""Bytes of a picture as found -> bytes of a picture as stored.
+
+The rule: the bytes are kept as they are when they are an RGB or grey JPEG, PNG or WebP of 8 bits without transparency,
+rotation mark or further frames whose short side is not above `short_side`. Anything else is written anew: rotated as its
+EXIF says, first frame, transparency over white, RGB, the short side brought to `short_side` (bicubic, never enlarged). It
+becomes a JPEG of `jpeg_quality` (4:2:0) when it was resized or was a JPEG, a lossless PNG otherwise.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from toolkit.data.convert.outcome import LeftOut
+from toolkit.errors import ConfigError
+
+Image.init()
+FORMATS = tuple(f for f in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF") if f in Image.OPEN)
+"""Only these are tried: PIL would start Ghostscript for an EPS."""
+KEPT_AS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+EXTENSIONS = frozenset(
+    (
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "png",
+        "webp",
+        "gif",
+        "bmp",
+        "tif",
+        "tiff",
+        "ppm",
+        "pgm",
+        "pbm",
+        "pnm",
+        "mpo",
+        "avif",
+    )
+)
+ORIENTATION = 0x0112
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """What `dime shards images` was asked for."""
+
+    short_side: int = 0
+    """Pixels that larger pictures are brought to; 0 leaves sizes alone."""
+    jpeg_quality: int = 95
+    dedupe: str = "exact"
+    """exact (same bytes), near (perceptual hash) or none."""
+    near_distance: int = 3
+    """Bits of 64 in which the hashes of near-duplicates may differ."""
+    min_side: int = 0
+    max_pixels: int = 89_478_485
+    samples_per_shard: int = 1000
+
+    def check(self) -> None:
+        """Raise ConfigError for what cannot be meant."""
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ConfigError(f"--jpeg-quality {self.jpeg_quality} must lie in 1..100")
+        if self.near_distance > 15:
+            raise ConfigError(
+                f"--near-distance {self.near_distance}: at most 15 of 64 bits, more finds strangers alike"
+            )
+        if self.samples_per_shard < 1 or self.max_pixels < 1:
+            raise ConfigError("--samples-per-shard and --max-pixels must be at least 1")
+        if 0 < self.short_side < self.min_side:
+            raise ConfigError(f"--min-side ({self.min_side}) is above --short-side ({self.short_side}); lower it")
+
+    @property
+    def looks_early(self) -> bool:
+        """Are sizes looked at before duplicates are dropped: else a thumbnail could push its original out."""
+        return self.dedupe == "near" or self.min_side > 0
+
+
+def open_picture(data: bytes, options: PictureOptions) -> Image.Image:
+    """Header read, pixels not; raises LeftOut for what is empty, no picture, too small or too large."""
+    if not data:
+        raise LeftOut("empty")
+    Image.MAX_IMAGE_PIXELS = None  # our own limit, on the next lines
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:  # PIL raises many kinds on hostile bytes: all of them are one bad sample
+        raise LeftOut("undecodable") from error
+    if image.width * image.height > options.max_pixels:
+        raise LeftOut("too_many_pixels")
+    if min(image.size) < max(1, options.min_side):
+        raise LeftOut("too_small")
+    return image
+
+
+def prepare(data: bytes, options: PictureOptions) -> tuple[str, bytes, bool]:
+    """Extension, bytes, and whether they are those given; raises LeftOut. Every picture is decoded once."""
+    image = open_picture(data, options)
+    try:
+        shrink = 0 < options.short_side < min(image.size)
+        if not shrink and stored_well(image, data):
+            image.load()
+            return KEPT_AS[str(image.format)], data, True
+        lossless = image.format not in ("JPEG", "MPO") and not shrink
+        if shrink:
+            width, height = shrunk(image.size, 2 * options.short_side)
+            image.draft(None, (width, height))  # a JPEG is decoded smaller where that leaves twice what is needed
+        image = upright_rgb(image)
+        if shrink:
+            image = image.resize(shrunk(image.size, options.short_side), Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        if lossless:
+            image.save(buffer, "PNG")
+        else:
+            image.save(buffer, "JPEG", quality=options.jpeg_quality)
+        return ("png" if lossless else "jpg"), buffer.getvalue(), False
+    except LeftOut:
+        raise
+    except Exception as error:  # as above
+        raise LeftOut("undecodable") from error
+
+
+def stored_well(image: Image.Image, data: bytes) -> bool:
+    """Would every decoder make the same upright RGB picture of these bytes."""
+    return (
+        image.format in KEPT_AS
+        and image.mode in ("RGB", "L")
+        and "transparency" not in image.info
+        and not (image.format == "PNG" and data[24] == 16)
+        and not getattr(image, "is_animated", False)
+        and image.getexif().get(ORIENTATION, 1) == 1
+    )
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Rotated as EXIF says, 8 bits, transparency over white, RGB; of an animation the first frame."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise LeftOut("floating_point_pixels")
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        image = image.convert("RGBA")
+        ground = Image.new("RGB", image.size, (255, 255, 255))
+        ground.paste(image, mask=image.getchannel("A"))
+        return ground
+    return image.convert("RGB")
+
+
+def shrunk(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Short side exactly `side`, the other in proportion."""
+    width, height = size
+    return (side, round(height * side / width)) if width <= height else (round(width * side / height), side)

@@ -1,0 +1,52 @@
+"""`index.json` of a folder of shards: bytes, samples and hash of each. Imports nothing heavy, so that tools start fast."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import DataError
+
+INDEX_NAME = "index.json"
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """What a shard was when it was written; `sha256` is empty in an index of before hashes were kept."""
+
+    bytes: int
+    samples: int
+    sha256: str = ""
+
+
+def write_index(folder: Path, counts: Mapping[str, int], hashes: Mapping[str, str] | None = None) -> None:
+    """Write `index.json`; `counts` are samples by name of the shard. Bytes tell later whether a shard has changed."""
+    shards: list[dict[str, Any]] = []
+    for name, samples in sorted(counts.items()):
+        shards.append({"name": name, "bytes": (folder / name).stat().st_size, "samples": samples})
+        if hashes and name in hashes:
+            shards[-1]["sha256"] = hashes[name]
+    write_aside(folder / INDEX_NAME, json.dumps({"version": 1, "shards": shards}, indent=1) + "\n")
+
+
+def read_index(folder: Path) -> dict[str, IndexEntry] | None:
+    """By name of the shard, None where there is no index; raises DataError when the file is something else."""
+    index = folder / INDEX_NAME
+    if not index.is_file():
+        return None
+    try:
+        return {
+            str(entry["name"]): IndexEntry(int(entry["bytes"]), int(entry["samples"]), str(entry.get("sha256", "")))
+            for entry in json.loads(index.read_bytes())["shards"]
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{index} is not an index of shards ({error}); delete it, it is made anew") from error
+
+
+def write_aside(path: Path, content: str | bytes) -> None:
+    """Write and rename, so that a reader never sees half a file."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_bytes(content.encode() if isinstance(content, str) else content)
+    aside.replace(path)
