@@ -92,7 +92,9 @@ def plan_of(data: config.Data, kind: str, seed: int) -> tuple[list[Path], Plan |
         plans.append(build(count_samples(found), seed + 1_000_003 * number, data.shuffle_shards))
     if len(plans) == 1:
         return paths, plans[0]
-    weights = [float(plan.total) if w.weight is None else w.weight for plan, w in zip(plans, sources.values(), strict=True)]
+    weights = [
+        float(plan.total) if w.weight is None else w.weight for plan, w in zip(plans, sources.values(), strict=True)
+    ]
     return paths, MixedPlan(plans, weights, seed)
 
 
