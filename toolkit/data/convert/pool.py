@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -67,4 +68,5 @@ def _die_with_the_parent(reader: Connection) -> None:
         reader.poll(None)  # returns when the other end is closed
         os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what is to be said
     threading.Thread(target=watch, daemon=True).start()
