@@ -61,7 +61,9 @@ def dispatch(argv: Sequence[str]) -> None:
     students = verbs.add_parser("students", help="architectures a recipe can name as student.name")
     students.add_argument("filter", nargs="?", default="", help="part of the name")
 
-    add_shards(verbs)
+    add_shards(
+        verbs.add_parser("shards", help="pictures and sentences as you have them -> shards; or look shards over")
+    )
 
     given = [word for word in argv if not word.startswith(("--local_rank", "--local-rank"))]  # the launcher's
     words, others = parser.parse_known_args(given)

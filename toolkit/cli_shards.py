@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from toolkit.errors import DataError
 
-def add_shards(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Put the verb into the parser of `dime`."""
-    shards = verbs.add_parser("shards", help="pictures and sentences as you have them -> shards; or look shards over")
+
+def add_shards(shards: argparse.ArgumentParser) -> None:
+    """Give the verb its three kinds and their options."""
     kinds = shards.add_subparsers(dest="shards_verb", required=True, metavar="images|texts|check")
     images = kinds.add_parser(
         "images", help="from folders, tars, DIME-FM TSV files, img2dataset's output, other shards"
@@ -119,7 +120,16 @@ def run_shards(words: argparse.Namespace) -> None:
     from toolkit.data.convert.pool import default_workers
 
     words.workers = words.workers or default_workers()
-    {"images": _images, "texts": _texts, "check": _check}[words.shards_verb](words)
+    try:
+        {"images": _images, "texts": _texts, "check": _check}[words.shards_verb](words)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or words}: {error.strerror or error}; see to that and run the same command again, what is done "
+            "stays done"
+        ) from error
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
 
 
 def _images(words: argparse.Namespace) -> None:

@@ -150,6 +150,18 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
     assert workspace.WORK in os.listdir(tmp_path / "out") and finish.SKIPPED == "skipped.jsonl"
 
 
+def group_ends(group: int, seconds: float = 10.0) -> bool:
+    """Are all processes of the group gone before the time is up."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 @pytest.mark.slow
 def test_kill_9_at_random_moments(make: Any, tmp_path: Path) -> None:
     """A real process with workers, killed for good ten times; no worker outlives it."""
@@ -161,10 +173,13 @@ def test_kill_9_at_random_moments(make: Any, tmp_path: Path) -> None:
     took = time.monotonic() - started
     rng = random.Random(0)
     for _ in range(10):
-        process = subprocess.Popen([*command, str(tmp_path / "out")], cwd=REPO, stdout=-3, stderr=-3)
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "out")], cwd=REPO, stdout=-3, stderr=-3, start_new_session=True
+        )
         time.sleep(rng.uniform(0.1, 0.6) * took)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        assert group_ends(process.pid), "a worker outlived its parent"
     done = subprocess.run(
         [*command, str(tmp_path / "out")], cwd=REPO, check=True, capture_output=True, text=True, timeout=120
     )

