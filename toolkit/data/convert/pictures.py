@@ -7,7 +7,6 @@ becomes a JPEG of `jpeg_quality` (4:2:0) when it was resized or was a JPEG, a lo
 """
 
 import io
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +40,6 @@ EXTENSIONS = frozenset(
     )
 )
 ORIENTATION = 0x0112
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -82,11 +80,13 @@ def open_picture(data: bytes, options: PictureOptions) -> Image.Image:
     """Header read, pixels not; raises LeftOut for what is empty, no picture, too small or too large."""
     if not data:
         raise LeftOut("empty")
-    Image.MAX_IMAGE_PIXELS = None  # our own limit, on the next lines
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own limit, on the next lines
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # PIL raises many kinds on hostile bytes: all of them are one bad sample
         raise LeftOut("undecodable") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
     if image.width * image.height > options.max_pixels:
         raise LeftOut("too_many_pixels")
     if min(image.size) < max(1, options.min_side):
