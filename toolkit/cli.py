@@ -21,6 +21,30 @@ def main() -> None:
 
 def dispatch(argv: Sequence[str]) -> None:
     """Parse the words and call the verb."""
+    parser = build_parser()
+    given = [word for word in argv if not word.startswith(("--local_rank", "--local-rank"))]  # the launcher's
+    words, others = parser.parse_known_args(given)
+    if "overrides" in words:
+        later = [
+            word for word in others if is_override(word) or words.verb == "demo"
+        ]  # behind an option; demo: --dry-run
+        words.overrides += later
+        others = [word for word in others if word not in later]
+    if others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    {
+        "demo": run_demo,
+        "evaluate": run_evaluate,
+        "report": run_report,
+        "calibrate": run_calibrate,
+        "select": run_select,
+        "students": run_students,
+        "shards": run_shards,
+    }[words.verb](words)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All verbs and their options."""
     parser = argparse.ArgumentParser(prog="dime", description="Distil large vision-language models on unpaired data.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
@@ -64,26 +88,7 @@ def dispatch(argv: Sequence[str]) -> None:
     add_shards(
         verbs.add_parser("shards", help="pictures and sentences as you have them -> shards; or look shards over")
     )
-
-    given = [word for word in argv if not word.startswith(("--local_rank", "--local-rank"))]  # the launcher's
-    words, others = parser.parse_known_args(given)
-    if "overrides" in words:
-        later = [
-            word for word in others if is_override(word) or words.verb == "demo"
-        ]  # behind an option; demo: --dry-run
-        words.overrides += later
-        others = [word for word in others if word not in later]
-    if others:
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
-    {
-        "demo": run_demo,
-        "evaluate": run_evaluate,
-        "report": run_report,
-        "calibrate": run_calibrate,
-        "select": run_select,
-        "students": run_students,
-        "shards": run_shards,
-    }[words.verb](words)
+    return parser
 
 
 def is_override(word: str) -> bool:

@@ -3,16 +3,28 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from toolkit.errors import DataError
+
+T = TypeVar("T")
 
 
 def add_shards(shards: argparse.ArgumentParser) -> None:
     """Give the verb its three kinds and their options."""
     kinds = shards.add_subparsers(dest="shards_verb", required=True, metavar="images|texts|check")
-    images = kinds.add_parser(
+    for parser in (_add_images(kinds), _add_texts(kinds), _add_check(kinds)):
+        parser.add_argument(
+            "--workers", type=_number, default=0, help="processes (default one per core); the result is the same"
+        )
+        parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+
+def _add_images(kinds: Any) -> argparse.ArgumentParser:
+    images: argparse.ArgumentParser = kinds.add_parser(
         "images", help="from folders, tars, DIME-FM TSV files, img2dataset's output, other shards"
     )
     _add_sources(images, "folder, tar, webdataset, tsv", "1000")
@@ -38,7 +50,11 @@ def add_shards(shards: argparse.ArgumentParser) -> None:
         default=89_478_485,
         help="leave out larger pictures before decoding (default 89478485)",
     )
-    texts = kinds.add_parser(
+    return images
+
+
+def _add_texts(kinds: Any) -> argparse.ArgumentParser:
+    texts: argparse.ArgumentParser = kinds.add_parser(
         "texts", help="from parquet, CSV, JSONL, JSON, plain text, TSV, WebDataset, or class names x prompts"
     )
     _add_sources(texts, "tsv, parquet, csv, jsonl, json, txt, webdataset, classes", "10000")
@@ -72,7 +88,11 @@ def add_shards(shards: argparse.ArgumentParser) -> None:
         help="leave out shorter sentences (default 3; class prompts are never too short)",
     )
     texts.add_argument("--max-words", type=_number, default=0, help="leave out longer sentences (default 0: no limit)")
-    check = kinds.add_parser(
+    return texts
+
+
+def _add_check(kinds: Any) -> argparse.ArgumentParser:
+    check: argparse.ArgumentParser = kinds.add_parser(
         "check", help="shards against their index, and every sample; exit code 1 when something is wrong"
     )
     check.add_argument("folder", type=Path, metavar="DIR")
@@ -80,11 +100,7 @@ def add_shards(shards: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--max-pixels", type=_number, default=89_478_485, help="larger pictures are wrong (default 89478485)"
     )
-    for parser in (images, texts, check):
-        parser.add_argument(
-            "--workers", type=_number, default=0, help="processes (default one per core); the result is the same"
-        )
-        parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    return check
 
 
 def _add_sources(parser: argparse.ArgumentParser, kinds: str, per_shard: str) -> None:
@@ -132,19 +148,16 @@ def run_shards(words: argparse.Namespace) -> None:
         sys.exit(130)
 
 
+def _options(kind: Callable[..., T], words: argparse.Namespace) -> T:
+    """The options whose fields are named as the words of the command line."""
+    return kind(**{option.name: getattr(words, option.name) for option in fields(kind)})  # type: ignore[arg-type]
+
+
 def _images(words: argparse.Namespace) -> None:
     from toolkit.data.convert.convert import convert_images
     from toolkit.data.convert.pictures import PictureOptions
 
-    options = PictureOptions(
-        short_side=words.short_side,
-        jpeg_quality=words.jpeg_quality,
-        dedupe=words.dedupe,
-        near_distance=words.near_distance,
-        min_side=words.min_side,
-        max_pixels=words.max_pixels,
-        samples_per_shard=words.samples_per_shard,
-    )
+    options = _options(PictureOptions, words)
     options.check()
     report = convert_images(
         words.sources,
@@ -166,14 +179,7 @@ def _texts(words: argparse.Namespace) -> None:
     from toolkit.data.convert.convert_texts import convert_texts
     from toolkit.data.convert.sentences import SentenceOptions
 
-    options = SentenceOptions(
-        column=words.column,
-        captions=words.captions,
-        dedupe=words.dedupe,
-        min_words=words.min_words,
-        max_words=words.max_words,
-        samples_per_shard=words.samples_per_shard,
-    )
+    options = _options(SentenceOptions, words)
     options.check()
     report = convert_texts(
         words.sources,

@@ -138,7 +138,7 @@ def evaluate_on_the_way(
 ) -> bool:  # fmt: skip
     """Log the student's metrics; True if `evaluation.best` improved."""
     engine.eval()
-    distributed.average_buffers(engine.module)
+    distributed.average_buffers(engine.module.student)  # those of the losses are alike on all ranks
     sets = harness.judge({**({"teacher": teacher} if teacher is not None else {}), "student": encoder})
     engine.train()
     found = flat_metrics(sets, "student")

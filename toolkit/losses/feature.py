@@ -36,23 +36,13 @@ class Feature(nn.Module):
         return (image + (1 - (needed(student.text) * needed(teacher.text).detach()).sum(-1)).mean()) / 2
 
 
-class FD(nn.Module):
+class FD(Feature):
     """Mean over samples and width of (s - t)^2 on unit vectors; `mode="both"` adds that of the texts.
 
     0 when student equals teacher. Equals (2/e)(1 - cos) per modality, hence the large weight (2000) and its dependence on
     the width e; `feature` is the same without it. No scale, no temperature. CLIP-KD (CVPR 2024), FD, which uses both
     modalities; the default here is the image alone, so that it serves any run.
     """
-
-    needs = frozenset({"teacher"})
-    built_with: frozenset[str] = frozenset()
-
-    def __init__(self, mode: Literal["image", "both"] = "image") -> None:
-        """`both` needs a student text tower."""
-        super().__init__()
-        self.mode = mode
-        if mode == "both":
-            self.needs = WITH_TEXT
 
     def forward(self, student: Embeddings, teacher: Embeddings, exchange: Exchange = LOCAL) -> Float[Tensor, ""]:
         """Needs student.image and teacher.image, with mode="both" also both texts. Nothing crosses ranks."""
