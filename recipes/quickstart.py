@@ -11,6 +11,7 @@ from typing import Any
 
 from toolkit import config
 from toolkit.config import Augmentation, Data, EvalSet, Evaluation, Optim, Run, Student, Teacher
+from toolkit.config.losses import VL
 from toolkit.launch import launch, start
 from toolkit.playground.prepare import TEACHER, prepare_world
 
@@ -19,7 +20,8 @@ DEFAULTS = Run(
     out_dir="runs/quickstart",
     teacher=Teacher(name=str(TEACHER), store="runs/quickstart/store"),
     student=Student(name="toolkit.playground.towers:scene_student", kwargs={"width": 24}),
-    losses=dict(config.FIELD_PRESETS["dimefm"]),
+    # This teacher compares at scale 31; the paper's 100 would sharpen its targets to their largest entry.
+    losses=config.FIELD_PRESETS["dimefm"] | {"vl": VL(scale=None)},
     data=Data(
         images=f"{DATA}/train_images",
         texts=f"{DATA}/train_texts",
@@ -27,11 +29,11 @@ DEFAULTS = Run(
         augmentation=Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip_fraction=0.0),
     ),
     optim=Optim(lr=3e-3, warmup_lr=6e-5, min_lr=0.0, warmup_steps=50, betas=(0.9, 0.98)),
-    steps=1_400,
+    steps=1_600,
     precision="fp32",
     workers=0,
     evaluation=Evaluation(
-        every_steps=700,
+        every_steps=800,
         best="scenes_top1",
         sets={
             "scenes": EvalSet(shards=f"{DATA}/test_classes", classes=f"{DATA}/classes.json"),
