@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import UInt8
@@ -55,23 +56,41 @@ def is_plain(augmentation: Augmentation) -> bool:
     return (augmentation.crop_scale, augmentation.crop_ratio, augmentation.flip_fraction) == (whole, whole, 0.0)
 
 
-def random_view(image: Image.Image, preprocess: Preprocess, augmentation: Augmentation) -> UInt8[Tensor, "3 h w"]:
-    """RandomResizedCrop and flip, drawn from torch's current generator.
+class Crop(NamedTuple):
+    """A box of a shrunk picture in pixels, and whether it is mirrored: all that chance decides about a view."""
 
-    As in DIME-FM: pictures larger than 256 are first brought to a short side of 256 (bicubic, in proportion for other
-    sizes than 224), the crop is bilinear. Scale [1, 1], ratio [1, 1] and no flips mean the plain view.
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+
+
+def shrunk(image: Image.Image, side: int) -> Image.Image:
+    """DIME-FM's first step: pictures larger than 256 are brought to a short side of 256 (bicubic, in proportion for views of
+    another `side` than 224). Crops are boxes of what comes out.
     """
-    if is_plain(augmentation):
-        return plain_view(image, preprocess)
-    side = preprocess.image_size
     short = round(side * 256 / 224)
-    if min(image.size) > short:
-        image = F.resize(image, short, InterpolationMode.BICUBIC)
-    top, left, height, width = RandomResizedCrop.get_params(
-        image, list(augmentation.crop_scale), list(augmentation.crop_ratio)
-    )
+    return F.resize(image, short, InterpolationMode.BICUBIC) if min(image.size) > short else image
+
+
+def draw_crop(image: Image.Image, augmentation: Augmentation) -> Crop:
+    """RandomResizedCrop and flip of a shrunk picture, drawn from torch's current generator."""
+    box = RandomResizedCrop.get_params(image, list(augmentation.crop_scale), list(augmentation.crop_ratio))
+    return Crop(*box, flip=float(torch.rand(())) < augmentation.flip_fraction)
+
+
+def cropped(image: Image.Image, crop: Crop, side: int) -> UInt8[Tensor, "3 h w"]:
+    """The view of a shrunk picture that a crop says, square, bilinear."""
+    top, left, height, width, flip = crop
     if (top, left, height, width) != (0, 0, side, side) or image.size != (side, side):
         image = F.resized_crop(image, top, left, height, width, [side, side], InterpolationMode.BILINEAR)
-    if float(torch.rand(())) < augmentation.flip_fraction:
-        image = F.hflip(image)
-    return F.pil_to_tensor(image)
+    return F.pil_to_tensor(F.hflip(image) if flip else image)
+
+
+def random_view(image: Image.Image, preprocess: Preprocess, augmentation: Augmentation) -> UInt8[Tensor, "3 h w"]:
+    """The paper's training view: shrunk, cropped, flipped. Scale [1, 1], ratio [1, 1] and no flips mean the plain view."""
+    if is_plain(augmentation):
+        return plain_view(image, preprocess)
+    image = shrunk(image, preprocess.image_size)
+    return cropped(image, draw_crop(image, augmentation), preprocess.image_size)
