@@ -12,7 +12,7 @@ from toolkit.data.shards import count_samples, expand_shards
 from toolkit.data.store import EmbeddingStore
 from toolkit.data.streams import ShardStream, SkipLimit, batches
 from toolkit.data.views import TrainingViews
-from toolkit.embed import ROWS, Pool, pools, store_of, weight_hash
+from toolkit.embed import ROWS, Pool, Reader, pools, store_of, weight_hash
 from toolkit.models import Teacher
 
 MOST = 4096
@@ -45,12 +45,16 @@ def draw_sample(run: Run, teacher: Teacher, samples: int | None) -> Sample:
             pool = with_crops(run, teacher, pool)
             notes.append("The teacher's pictures are crops, as data.teacher_view=same says, at the teacher's own size.")
         paths = expand_shards(pool.pattern, asked_by=pool.asked_by)
-        store = filled(store_of(run, teacher, kind, pool, weights), paths, notes) if run.teacher.store else None
+        store = (
+            filled(store_of(run.teacher.store, teacher, kind, pool, weights), paths, notes)
+            if run.teacher.store
+            else None
+        )
         number = int(
             kind == "text" and not data.pairs
         )  # the seed of build_sources: the sample is the run's first batch
         stream = ShardStream(
-            pool.asked_by, paths, [pool.field] if store is None else [], seed=2 * run.seed + number,
+            pool.asked_by, paths, [pool.reader.field] if store is None else [], seed=2 * run.seed + number,
             window_shards=data.shuffle_shards, max_skip_fraction=data.max_skip_fraction,
             stores={} if store is None else {pool.tensor: store},
         )  # fmt: skip
@@ -66,7 +70,14 @@ def with_crops(run: Run, teacher: Teacher, pool: Pool) -> Pool:
     """The pool with the random view that the student shares with its teacher."""
     how = run.data.augmentation, run.data.teacher_view, run.data.max_image_pixels
     return replace(
-        pool, field=replace(pool.field, read=TrainingViews(teacher.preprocess, {"teacher": teacher.preprocess}, *how))
+        pool,
+        reader=Reader(
+            replace(
+                pool.reader.field,
+                read=TrainingViews(teacher.preprocess, {"teacher": teacher.preprocess}, *how),
+                random=True,
+            )
+        ),
     )
 
 

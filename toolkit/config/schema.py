@@ -46,6 +46,8 @@ class Teacher:
     """Its weights are cast once; auto follows `precision`."""
     store: str = ""
     """Folder of its embeddings, filled at the start where they are missing and read instead of running it each step."""
+    in_memory: bool = True
+    """false: train from `store` alone, which must be complete; the teacher is loaded for evaluations only."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from toolkit.corpus.request import Request
 from toolkit.data.shards import expand_shards
 from toolkit.data.stored import (
     TEACHER_KEYS,
-    StoredRows,
+    StoredPool,
     StoredShard,
     read_manifest,
     store_folder,
@@ -30,8 +30,8 @@ class Pool:
     """Name, weight hash and width."""
     manifest: dict[str, Any]
     """Of the text store, for the store that is written."""
-    images: StoredRows
-    texts: StoredRows
+    images: StoredPool
+    texts: StoredPool
     text_folder: Path
 
 
@@ -54,8 +54,8 @@ def open_pool(request: Request) -> Pool:
     return Pool(
         {key: texts[key] for key in TEACHER_KEYS},
         texts,
-        StoredRows(stored_shards(folders["image"]), width),
-        StoredRows(text_shards(request, folders["text"]), width),
+        StoredPool(stored_shards(folders["image"]), width),
+        StoredPool(text_shards(request, folders["text"]), width),
         folders["text"],
     )
 
@@ -104,7 +104,7 @@ def fingerprint(request: Request, pool: Pool, device: str) -> str:
 
 def entry(shard: StoredShard) -> tuple[str, int, str, int, int]:
     """A stored shard as it is now."""
-    return (str(shard.npy.resolve()), shard.samples, shard.keys_sha256, *stamp(shard.npy))
+    return (str(shard.file.resolve()), shard.samples, shard.keys_sha256, *stamp(shard.file))
 
 
 def stamp(path: Path | None) -> tuple[int, int]:

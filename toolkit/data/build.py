@@ -43,13 +43,17 @@ def build_sources(
     """`{"images": ..., "texts": ...}`, or `{"pairs": ...}`; no texts when no loss reads sentences.
 
     `teachers` are by the name of their tensors (`teacher` -> `teacher_images`), `tokenizers` by the name of the tensor they
-    make; `stores` (`image`, `text`) stand for the main teacher's view and tokens. Raises DataError for shards that are missing or empty.
+    make; `stores`, by the name of the tensor they give, stand for a teacher's view or tokens. Raises DataError for shards that
+    are missing or empty, and stores that saw different crops.
     """
-    image_store = {f"teacher_{k}_features": s for k, s in (stores or {}).items() if k == "image"}
-    text_store = {f"teacher_{k}_features": s for k, s in (stores or {}).items() if k == "text"}
+    image_store = {name: store for name, store in (stores or {}).items() if name.endswith("_image_features")}
+    text_store = {name: store for name, store in (stores or {}).items() if name.endswith("_text_features")}
     seen = {name: preprocess for name, preprocess in teachers.items() if f"{name}_image_features" not in image_store}
-    views = TrainingViews(student, seen, data.augmentation, data.teacher_view, data.max_image_pixels)
-    image = Field(data.image_key.split(";"), views, random=not is_plain(data.augmentation))
+    frame = recorded_frame(image_store)
+    views = TrainingViews(student, seen, data.augmentation, data.teacher_view, data.max_image_pixels, frame)
+    image = Field(
+        data.image_key.split(";"), views, random=not frame and not is_plain(data.augmentation), replays=bool(frame)
+    )
     text = [Field(data.text_key.split(";"), TokenReader(tokenizers), random=False)] if tokenizers else []
     if data.pairs:
         wanted = {"pairs": ([image, *text], image_store | text_store, batch.global_images)}
@@ -78,6 +82,17 @@ def build_sources(
             )
         sources[name] = Source(stream, global_batch, SkipLimit(key, data.max_skip_fraction))
     return sources
+
+
+def recorded_frame(stores: dict[str, EmbeddingStore]) -> int:
+    """Side that the crops of these stores are drawn for, 0 where they saw plain pictures; raises DataError where they differ."""
+    views = [store.identity.get("view", "plain") for store in stores.values()]
+    if any(view != views[0] for view in views):
+        raise DataError(
+            f"{' and '.join(str(store.folder) for store in stores.values())} did not see the same crops of the pictures; embed "
+            "them with one command (`dime embed images --teacher ... --teacher ...`)"
+        )
+    return int(views[0]["frame"]) if views and isinstance(views[0], dict) else 0
 
 
 def plan_of(data: config.Data, kind: str, seed: int) -> tuple[list[Path], Plan | MixedPlan]:

@@ -66,6 +66,12 @@ class Crop(NamedTuple):
     flip: bool
 
 
+def crop_of(row: Tensor) -> Crop:
+    """From how it is stored, int32 [5]."""
+    top, left, height, width, flip = row.tolist()
+    return Crop(top, left, height, width, bool(flip))
+
+
 def shrunk(image: Image.Image, side: int) -> Image.Image:
     """DIME-FM's first step: pictures larger than 256 are brought to a short side of 256 (bicubic, in proportion for views of
     another `side` than 224). Crops are boxes of what comes out.
@@ -76,8 +82,10 @@ def shrunk(image: Image.Image, side: int) -> Image.Image:
 
 def draw_crop(image: Image.Image, augmentation: Augmentation) -> Crop:
     """RandomResizedCrop and flip of a shrunk picture, drawn from torch's current generator."""
-    box = RandomResizedCrop.get_params(image, list(augmentation.crop_scale), list(augmentation.crop_ratio))
-    return Crop(*box, flip=float(torch.rand(())) < augmentation.flip_fraction)
+    top, left, height, width = RandomResizedCrop.get_params(
+        image, list(augmentation.crop_scale), list(augmentation.crop_ratio)
+    )
+    return Crop(top, left, height, width, flip=float(torch.rand(())) < augmentation.flip_fraction)
 
 
 def cropped(image: Image.Image, crop: Crop, side: int) -> UInt8[Tensor, "3 h w"]:

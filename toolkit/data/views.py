@@ -1,11 +1,24 @@
 """bytes -> the views of a picture that a run needs; picklable, for data workers."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import asdict, dataclass
 
+import torch
 from torch import Tensor
 
 from toolkit.config import Augmentation, Preprocess
-from toolkit.data.images import decode_image, is_plain, plain_view, random_view
+from toolkit.data.images import (
+    Crop,
+    crop_of,
+    cropped,
+    decode_image,
+    draw_crop,
+    is_plain,
+    plain_view,
+    random_view,
+    shrunk,
+)
+from toolkit.data.seeding import cpu_generator
 
 
 @dataclass
@@ -17,15 +30,20 @@ class TrainingViews:
     augmentation: Augmentation
     teacher_view: str
     max_pixels: int
+    frame: int = 0
+    """Of the recorded crops that are replayed, 0 where there are none (RecordedViews)."""
 
-    def __call__(self, data: bytes) -> dict[str, Tensor]:
-        """uint8 tensors [3, h, w]."""
+    def __call__(self, data: bytes, crop: Crop | None = None) -> dict[str, Tensor]:
+        """uint8 tensors [3, h, w]; a recorded `crop` is what everybody sees, each at its own size."""
         image = decode_image(data, self.max_pixels)
+        if crop is not None:
+            image, sides = shrunk(image, self.frame), {"student": self.student, **self.teachers}
+            return {f"{name}_images": cropped(image, crop, p.image_size) for name, p in sides.items()}
         if self.teachers and self.teacher_view == "same":
             largest = max((self.student, *self.teachers.values()), key=lambda p: p.image_size)
-            crop = random_view(image, largest, self.augmentation)
-            views = {f"{name}_images": resized(crop, p.image_size) for name, p in self.teachers.items()}
-            return {"student_images": resized(crop, self.student.image_size), **views}
+            view = random_view(image, largest, self.augmentation)
+            views = {f"{name}_images": resized(view, p.image_size) for name, p in self.teachers.items()}
+            return {"student_images": resized(view, self.student.image_size), **views}
         views = {"student_images": random_view(image, self.student, self.augmentation)}
         made = {geometry(self.student): views["student_images"]} if is_plain(self.augmentation) else {}
         for name, preprocess in self.teachers.items():
@@ -34,6 +52,42 @@ class TrainingViews:
                 made[wanted] = plain_view(image, preprocess)
             views[f"{name}_images"] = made[wanted]
         return views
+
+
+@dataclass(frozen=True)
+class RecordedViews:
+    """Several random crops per picture, written down so that they can be seen again (MobileCLIP's reinforcement)."""
+
+    preprocess: Preprocess
+    """Of the model that sees them."""
+    frame: int
+    """Crops are boxes of the picture shrunk for a view of this side."""
+    augmentation: Augmentation
+    count: int
+    seed: int
+    max_pixels: int
+
+    def identity(self) -> dict[str, object]:
+        """What decides which crops there are."""
+        rules = asdict(self.augmentation)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in rules.items()} | {
+            "count": self.count, "frame": self.frame, "seed": self.seed
+        }  # fmt: skip
+
+    def __call__(self, data: bytes, key: str, crops: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """uint8 [v, 3, h, w] and the crops int32 [v, 5] they are of: `crops` if given, else drawn from (seed, key).
+
+        Raises BadSample.
+        """
+        image = shrunk(decode_image(data, self.max_pixels), self.frame)
+        if crops is None:
+            drawn = int.from_bytes(hashlib.sha256(f"{self.seed}/{key}".encode()).digest()[:8], "little") >> 1
+            with cpu_generator(drawn):
+                found = [draw_crop(image, self.augmentation) for _ in range(self.count)]
+        else:
+            found = [crop_of(row) for row in crops]
+        views = [cropped(image, crop, self.preprocess.image_size) for crop in found]
+        return torch.stack(views), torch.tensor(found, dtype=torch.int32)
 
 
 @dataclass
