@@ -14,7 +14,7 @@ LAYERS = (
     ("models", "losses", "kernels", "data", "schedules"),
     ("distiller", "engine", "checkpoint", "metrics", "meter", "facts", "first_batch", "step", "embed"),
     ("train", "evaluate", "report", "calibrate", "corpus", "export", "playground"),
-    ("cli", "cli_select", "cli_shards", "launch", "recipe", "build_ops"),
+    ("cli", "cli_embed", "cli_select", "cli_shards", "launch", "recipe", "build_ops"),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 SIDEWAYS = {

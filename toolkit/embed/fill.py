@@ -121,15 +121,22 @@ def collate(samples: list[tuple[int, int, Any]]) -> Batch:
 
 
 def fill(
-    store: EmbeddingStore, paths: Sequence[Path], counts: Sequence[int], pool: Pool, *, workers: int, speak: bool
+    store: EmbeddingStore,
+    paths: Sequence[Path],
+    counts: Sequence[int],
+    pool: Pool,
+    *,
+    workers: int,
+    speak: bool,
+    batch_size: int = ROWS,
 ) -> Tally:
-    """Embed these shards with `workers` data processes; `speak` shows progress."""
+    """Embed these shards with `workers` data processes, `batch_size` views per forward; `speak` shows progress."""
     tally = Tally()
     if not paths:
         return tally
     loader: DataLoader[Any] = DataLoader(
         ShardSamples(paths, counts, pool.reader),
-        batch_size=max(1, ROWS // store.views),
+        batch_size=max(1, batch_size // store.views),
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=one_thread,

@@ -12,6 +12,7 @@ from toolkit.data.images import BadSample
 from toolkit.data.shards import Shard, scan_shard
 from toolkit.data.store import EmbeddingStore
 from toolkit.data.store_file import StoredRows, hash_of, read_entry
+from toolkit.data.stored import StoredShard
 from toolkit.embed.pool import Pool
 from toolkit.errors import DataError
 
@@ -28,6 +29,8 @@ class Verdict:
     total: float = 0.0
     wrong: list[str] = field(default_factory=list)
     """One line each."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be looked at, and why."""
 
     @property
     def mean(self) -> float:
@@ -79,29 +82,37 @@ def spot_check(store: EmbeddingStore, path: Path, pool: Pool, samples: int = 4) 
         )
 
 
-def verify(store: EmbeddingStore, files: Sequence[tuple[Path, Path]], pool: Pool, samples: int, seed: int) -> Verdict:
-    """Every (file, shard) by hash and keys, and `samples` of all at random by the teacher."""
-    verdict = Verdict()
+def check_files(folder: Path, stored: Sequence[StoredShard], verdict: Verdict) -> list[Shard]:
+    """The shards whose files are as they were written and of the shard's own samples; what is wrong goes to the verdict."""
     good: list[Shard] = []
-    for file, path in files:
-        entry = read_entry(file)
-        if not path.is_file():
-            verdict.wrong.append(f"{path}, embedded in {file.name}, is not there any more")
+    for entry in stored:
+        if entry.path is None or not entry.path.is_file():
+            verdict.wrong.append(f"{entry.path or entry.name}, embedded in {entry.file.name}, is not there any more")
             continue
-        if StoredRows(file).hash() != entry.rows_sha256:
-            verdict.wrong.append(f"{file} was changed after it was written (hash differs)")
-        shard = scan_shard(path)
+        if StoredRows(entry.file).hash() != read_entry(entry.file).rows_sha256:
+            verdict.wrong.append(f"{entry.file} was changed after it was written (hash differs)")
+        try:
+            shard = scan_shard(entry.path)
+        except DataError as error:
+            verdict.wrong.append(str(error))
+            continue
         if entry.keys_sha256 != hash_of(shard.keys) or entry.samples != shard.count:
-            verdict.wrong.append(f"{file} was made from other samples than {path} holds (keys differ)")
+            verdict.wrong.append(f"{entry.file} was made from other samples than {entry.path} holds (keys differ)")
         else:
             good.append(shard)
-    total = sum(shard.count for shard in good)
+    return good
+
+
+def compare_sample(
+    store: EmbeddingStore, shards: Sequence[Shard], pool: Pool, samples: int, seed: int, verdict: Verdict
+) -> None:
+    """`samples` of all, drawn at random, encoded again."""
+    total = sum(shard.count for shard in shards)
     chosen = (
         np.random.default_rng(seed).choice(total, size=min(samples, total), replace=False).tolist() if total else []
     )
     start = 0
-    for shard in good:
+    for shard in shards:
         rows = [n - start for n in sorted(chosen) if start <= n < start + shard.count]
         compare_rows(store, shard, rows, pool, verdict)
         start += shard.count
-    return verdict
