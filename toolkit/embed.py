@@ -12,7 +12,7 @@ from torch import Tensor
 from toolkit import distributed
 from toolkit.config import Run, shards_of
 from toolkit.data.images import BadSample
-from toolkit.data.shards import Shard, count_samples, expand_shards, scan_shard
+from toolkit.data.shards import Shard, ShardPath, count_samples, expand_shards, scan_shard
 from toolkit.data.store import EmbeddingStore
 from toolkit.data.streams import Field
 from toolkit.data.texts import TokenReader
@@ -89,7 +89,7 @@ def prepare_stores(run: Run, teacher: Teacher | None, reads_text: bool) -> dict[
 
 
 def fill(
-    store: EmbeddingStore, paths: list[Path], field: Field, encode: Callable[[Tensor], Tensor], width: int
+    store: EmbeddingStore, paths: list[ShardPath], field: Field, encode: Callable[[Tensor], Tensor], width: int
 ) -> None:
     """Embed the shards that are missing, every rank its share, and spot-check the first shard; a collective."""
     todo = [path for path, count in zip(paths, count_samples(paths), strict=True) if not store.is_complete(path, count)]

@@ -10,6 +10,7 @@ from toolkit import checkpoint, distributed, facts
 from toolkit.checkpoint import Progress
 from toolkit.config import Run, batch_arithmetic, shards_of, world_size_from_environment
 from toolkit.data.build import Streams, build_sources, check_shards
+from toolkit.data.cache import cache_of
 from toolkit.distiller import Distiller
 from toolkit.embed import prepare_stores
 from toolkit.engine import build_engine, set_lr, set_weights
@@ -48,7 +49,7 @@ def train(run: Run) -> dict[str, Any]:
     distiller = Distiller(
         student.module, losses, student.preprocess, text_tower=run.student.text_tower, compile=run.compile
     )
-    harness = Harness(run.evaluation)
+    harness = Harness(run.evaluation, cache=cache_of(run.data))
     distiller.to(device)
     imitated = imitated_teachers(run, losses, teacher, device)
     frozen = try_fake_batch(distiller, student, imitated, run, batch, device)

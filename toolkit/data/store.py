@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from toolkit.data.images import BadSample
+from toolkit.data.remote import RemoteShard, ShardPath
 from toolkit.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -27,7 +28,7 @@ class EmbeddingStore:
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         """`identity`: the teacher's name, weight hash, and preprocessing or tokenizer. A folder of another is refused."""
         self.folder, self.identity = folder, identity
-        self._mapped: dict[Path, np.ndarray] = {}
+        self._mapped: dict[ShardPath, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Workers map the files themselves."""
@@ -61,14 +62,14 @@ class EmbeddingStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_aside(self.folder / MANIFEST, (json.dumps(self.identity, indent=1) + "\n").encode())
 
-    def is_complete(self, shard: Path, samples: int) -> bool:
+    def is_complete(self, shard: ShardPath, samples: int) -> bool:
         """Has this shard been embedded, with as many samples as it has now."""
         try:
             return bool(json.loads(self._json(shard).read_text())["samples"] == samples) and self._npy(shard).is_file()
         except (OSError, ValueError, KeyError):
             return False
 
-    def write(self, shard: Path, keys: Sequence[str], rows: Float[Tensor, "n e"]) -> None:
+    def write(self, shard: ShardPath, keys: Sequence[str], rows: Float[Tensor, "n e"]) -> None:
         """Store the embeddings of a whole shard, in its order."""
         aside = self._npy(shard).with_suffix(f".{os.getpid()}.tmp")
         with open(aside, "wb") as file:
@@ -82,7 +83,7 @@ class EmbeddingStore:
         }
         write_aside(self._json(shard), (json.dumps(content) + "\n").encode())
 
-    def read(self, shard: Path, keys: tuple[str, ...], row: int) -> Float[Tensor, " e"]:
+    def read(self, shard: ShardPath, keys: tuple[str, ...], row: int) -> Float[Tensor, " e"]:
         """One embedding; raises BadSample("not_embedded") where the sample could not be read when the store was filled."""
         if shard not in self._mapped:
             self._mapped[shard] = self._map(shard, keys)
@@ -91,7 +92,7 @@ class EmbeddingStore:
             raise BadSample("not_embedded")
         return torch.from_numpy(found.copy())
 
-    def _map(self, shard: Path, keys: tuple[str, ...]) -> np.ndarray:
+    def _map(self, shard: ShardPath, keys: tuple[str, ...]) -> np.ndarray:
         """The mapped file of a shard; raises DataError when its keys are not the shard's."""
         if not self.is_complete(shard, len(keys)):
             raise DataError(
@@ -103,16 +104,17 @@ class EmbeddingStore:
             )
         return np.asarray(np.load(self._npy(shard), mmap_mode="r", allow_pickle=False))
 
-    def _npy(self, shard: Path) -> Path:
+    def _npy(self, shard: ShardPath) -> Path:
         return self.folder / f"{stem_of(shard)}.npy"
 
-    def _json(self, shard: Path) -> Path:
+    def _json(self, shard: ShardPath) -> Path:
         return self.folder / f"{stem_of(shard)}.json"
 
 
-def stem_of(shard: Path) -> str:
-    """Name of a shard's files in a store: its own, and a hash of its folder."""
-    return f"{shard.stem}-{hashlib.sha256(str(shard.resolve().parent).encode()).hexdigest()[:8]}"
+def stem_of(shard: ShardPath) -> str:
+    """Name of a shard's files in a store: its own, and a hash of its folder, or of the whole URL of a remote shard."""
+    place = shard.url if isinstance(shard, RemoteShard) else str(shard.resolve().parent)
+    return f"{shard.stem}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
 
 
 def hash_of(keys: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data.shards import expand_shards
+from toolkit.data.shards import ShardPath, expand_shards
 from toolkit.data.store import MANIFEST, stem_of
 from toolkit.errors import DataError
 
@@ -24,7 +24,7 @@ class StoredShard:
     npy: Path
     samples: int
     keys_sha256: str
-    path: Path | None
+    path: ShardPath | None
     """The shard itself; None where the store was filled before stores noted it."""
 
 
