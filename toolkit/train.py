@@ -11,6 +11,7 @@ from toolkit import checkpoint, config, distributed, facts
 from toolkit.checkpoint import Progress
 from toolkit.config import Run, batch_arithmetic, shards_of, world_size_from_environment
 from toolkit.data.build import Streams, build_sources, check_shards
+from toolkit.data.cache import cache_of
 from toolkit.distiller import Distiller
 from toolkit.embed import prepare_stores, stored_teacher
 from toolkit.engine import build_engine, set_lr, set_weights
@@ -40,9 +41,9 @@ def train(run: Run) -> dict[str, Any]:
     device = distributed.device()
     check_shards(run)
 
-    # Models: the same seed on every rank, so that all students start equal.
-    distributed.seed_everything(run.seed)
+    # Models: the same seed on every rank, so that all students start equal, whether a teacher is built before or not.
     teacher = teacher_of(run, run.teacher, device) if run.teacher.name else None
+    distributed.seed_everything(run.seed)
     student = build_student(run.student, teacher)
     student.module = sync_batchnorm(student.module, batch.world_size)
     losses = build_losses(run.losses, embed_dim=student.embed_dim, class_embeddings=class_embeddings(teacher))
@@ -51,7 +52,7 @@ def train(run: Run) -> dict[str, Any]:
     )
     if teacher is not None:
         teacher.release()
-    harness = Harness(run.evaluation)
+    harness = Harness(run.evaluation, cache=cache_of(run.data))
     distiller.to(device)
     imitated = imitated_teachers(run, losses, teacher, device)
     frozen = try_fake_batch(distiller, student, imitated, run, batch, device)

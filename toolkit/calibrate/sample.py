@@ -1,14 +1,14 @@
 """The first samples of a run's own streams, as its teacher embeds them."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from toolkit.config import Run, shards_of
-from toolkit.data.shards import count_samples, expand_shards
+from toolkit.data.cache import cache_of
+from toolkit.data.shards import ShardPath, count_samples, expand_shards
 from toolkit.data.store import EmbeddingStore
 from toolkit.data.streams import ShardStream, SkipLimit, batches
 from toolkit.data.views import TrainingViews
@@ -44,7 +44,7 @@ def draw_sample(run: Run, teacher: Teacher, samples: int | None) -> Sample:
         if kind == "image" and data.teacher_view == "same":
             pool = with_crops(run, teacher, pool)
             notes.append("The teacher's pictures are crops, as data.teacher_view=same says, at the teacher's own size.")
-        paths = expand_shards(pool.pattern, asked_by=pool.asked_by)
+        paths = expand_shards(pool.pattern, asked_by=pool.asked_by, cache=cache_of(data))
         store = (
             filled(store_of(run.teacher.store, teacher, kind, pool, weights), paths, notes)
             if run.teacher.store
@@ -81,7 +81,7 @@ def with_crops(run: Run, teacher: Teacher, pool: Pool) -> Pool:
     )
 
 
-def filled(store: EmbeddingStore, paths: list[Path], notes: list[str]) -> EmbeddingStore | None:
+def filled(store: EmbeddingStore, paths: list[ShardPath], notes: list[str]) -> EmbeddingStore | None:
     """The store if it holds every shard, else None, and a note."""
     lacking = sum(not store.is_complete(path, n) for path, n in zip(paths, count_samples(paths), strict=True))
     if not lacking:

@@ -103,6 +103,8 @@ def wrong_numbers(run: Run) -> Iterator[str]:
         **{f"losses.{name}.weight": term.weight for name, term in run.losses.items()},
     }
     yield from (f"{key} ({value}) must not be negative" for key, value in not_negative.items() if value < 0)
+    if not data.cache_gigabytes > 0:
+        yield f"data.cache_gigabytes ({data.cache_gigabytes}) must be above 0, and hold the shards that are read at one time"
     if optim.warmup_steps and optim.warmup_steps >= run.steps:
         yield f"optim.warmup_steps ({optim.warmup_steps}) must be below steps ({run.steps}); lower it or raise steps"
     if not optim.min_lr <= optim.lr:

@@ -8,7 +8,7 @@ import numpy as np
 
 from toolkit.corpus.filters import KEPT, is_embedded, look_at, read_text
 from toolkit.corpus.request import Filters, Mix
-from toolkit.data.shards import Shard, count_samples, expand_shards, scan_shard
+from toolkit.data.shards import Shard, ShardPath, count_samples, expand_shards, scan_shard
 from toolkit.data.stored import StoredPool, stored_for
 from toolkit.errors import DataError
 
@@ -19,7 +19,7 @@ class Mixed:
 
     number: int
     mix: Mix
-    paths: tuple[Path, ...]
+    paths: tuple[ShardPath, ...]
     starts: np.ndarray
     places: np.ndarray
     """Numbers of samples over all its shards, ascending, each as often as it is to be there."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from toolkit.corpus.request import Request
-from toolkit.data.shards import expand_shards
+from toolkit.data.shards import ShardPath, expand_shards, local_file
 from toolkit.data.stored import (
     TEACHER_KEYS,
     StoredPool,
@@ -73,9 +73,10 @@ def text_shards(request: Request, folder: Path) -> list[StoredShard]:
                 f"{folder} does not say where the shard {shard.name} lies (it was filled by an earlier version); name the shards "
                 "with --shards"
             )
-        if shard.path in mixed or shard.path.parent == out:
+        here = shard.path if isinstance(shard.path, Path) else None
+        if shard.path in mixed or (here and here.parent == out):
             continue
-        if not shard.path.is_file():
+        if here and not here.is_file():
             raise DataError(f"{shard.path}, embedded in {folder}, is not there any more; name the shards with --shards")
         found.append(shard)
     if not found:
@@ -107,8 +108,8 @@ def entry(shard: StoredShard) -> tuple[str, int, str, int, int]:
     return (str(shard.file.resolve()), shard.samples, shard.keys_sha256, *stamp(shard.file))
 
 
-def stamp(path: Path | None) -> tuple[int, int]:
-    """Bytes and time of change."""
+def stamp(path: ShardPath | None) -> tuple[int, int]:
+    """Bytes and time of change, those of a remote shard's copy."""
     assert path is not None
-    found = path.stat()
+    found = local_file(path).stat()
     return found.st_size, found.st_mtime_ns

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from toolkit import config
 from toolkit.config import Batch, Preprocess, shards_of, sources_of
+from toolkit.data.cache import cache_of
 from toolkit.data.images import is_plain
 from toolkit.data.plan import MixedPlan, Plan, ResampledPlan
-from toolkit.data.shards import count_samples, expand_shards
+from toolkit.data.shards import ShardPath, count_samples, expand_shards
 from toolkit.data.store import EmbeddingStore
 from toolkit.data.streams import Field, ShardStream, SkipLimit, StreamBatch, batches
 from toolkit.data.texts import TokenReader
@@ -95,13 +95,13 @@ def recorded_frame(stores: dict[str, EmbeddingStore]) -> int:
     return int(views[0]["frame"]) if views and isinstance(views[0], dict) else 0
 
 
-def plan_of(data: config.Data, kind: str, seed: int) -> tuple[list[Path], Plan | MixedPlan]:
+def plan_of(data: config.Data, kind: str, seed: int) -> tuple[list[ShardPath], Plan | MixedPlan]:
     """Paths of all sources of a kind and the order in which their samples come; raises DataError for missing shards."""
-    paths: list[Path] = []
+    paths: list[ShardPath] = []
     plans: list[Plan] = []
     sources = sources_of(data, kind) or {f"data.{kind}": config.Source()}
     for number, (asked_by, source) in enumerate(sources.items()):
-        found = expand_shards(source.shards, asked_by=asked_by)
+        found = expand_shards(source.shards, asked_by=asked_by, cache=cache_of(data))
         paths += found
         build = Plan if data.sampling == "permuted" else ResampledPlan
         plans.append(build(count_samples(found), seed + 1_000_003 * number, data.shuffle_shards))
@@ -114,12 +114,16 @@ def plan_of(data: config.Data, kind: str, seed: int) -> tuple[list[Path], Plan |
 
 
 def check_shards(run: config.Run) -> None:
-    """Raise DataError at once, before any model is built, when a shard of the run does not exist."""
+    """Raise DataError at once, before any model is built, when a shard of the run does not exist.
+
+    Of remote shards, indexes are read and a few are looked for; nothing is fetched.
+    """
+    cache = cache_of(run.data)
     for name in ("images", "texts", "pairs"):
         for asked_by, source in sources_of(run.data, name).items():
-            expand_shards(source.shards, asked_by=asked_by)
+            expand_shards(source.shards, asked_by=asked_by, cache=cache)
     for name, chosen in run.evaluation.sets.items():
-        expand_shards(chosen.shards, asked_by=f"evaluation.sets.{name}.shards")
+        expand_shards(chosen.shards, asked_by=f"evaluation.sets.{name}.shards", cache=cache)
 
 
 class Streams:

@@ -36,13 +36,18 @@ def read_index(folder: Path) -> dict[str, IndexEntry] | None:
     index = folder / INDEX_NAME
     if not index.is_file():
         return None
+    return parse_index(index.read_bytes(), where=str(index))
+
+
+def parse_index(content: bytes, *, where: str) -> dict[str, IndexEntry]:
+    """By name of the shard; raises DataError with `where` when the content is something else."""
     try:
         return {
             str(entry["name"]): IndexEntry(int(entry["bytes"]), int(entry["samples"]), str(entry.get("sha256", "")))
-            for entry in json.loads(index.read_bytes())["shards"]
+            for entry in json.loads(content)["shards"]
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{index} is not an index of shards ({error}); delete it, it is made anew") from error
+        raise DataError(f"{where} is not an index of shards ({error}); delete it, it is made anew") from error
 
 
 def write_aside(path: Path, content: str | bytes) -> None:

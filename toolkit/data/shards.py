@@ -1,9 +1,9 @@
-"""WebDataset shards on disk: writing them, listing them, and reading one sample without reading the others."""
+"""WebDataset shards, on disk or behind URLs: writing, listing, and reading one sample without reading the others."""
 
 import os
 import tarfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from io import FileIO
 from pathlib import Path
@@ -14,14 +14,30 @@ import numpy as np
 from webdataset.tariterators import base_plus_ext
 from webdataset.writer import TarWriter
 
+from toolkit.data.cache import ShardCache
 from toolkit.data.index import INDEX_NAME, read_index, write_index
+from toolkit.data.remote import (
+    RemoteShard,
+    ShardPath,
+    count_remote,
+    expand_remote,
+    is_remote,
+    local_file,
+    open_remote,
+    split_pattern,
+    with_local,
+)
+from toolkit.data.transfer import shown
 from toolkit.errors import DataError
 
 __all__ = [
     "INDEX_NAME",
+    "RemoteShard",
     "Shard",
+    "ShardPath",
     "count_samples",
     "expand_shards",
+    "local_file",
     "opened",
     "scan_shard",
     "write_index",
@@ -51,27 +67,34 @@ def write_shards(folder: Path, samples: Iterable[dict[str, Any]], samples_per_sh
     return folder
 
 
-def expand_shards(pattern: str, *, asked_by: str) -> list[Path]:
-    """Paths of a brace pattern (`a/{00000..00042}.tar`), a folder, or several of these separated by `::`.
+def expand_shards(pattern: str, *, asked_by: str, cache: ShardCache | None = None) -> list[ShardPath]:
+    """Shards of a brace pattern (`a/{00000..00042}.tar`, `s3://b/{0..9}.tar`), a folder, or several joined by `::`.
 
-    `asked_by` is the config path, for the message. Raises DataError when the pattern is empty or a file is missing.
+    `asked_by` is the config path, for the message; `cache` is where remote shards will be kept, None: the default one. Raises
+    DataError when the pattern is empty or a shard is missing; of remote ones, only some are looked for.
     """
     if not pattern:
         raise DataError(f"{asked_by} is not set; give the shards, for example {asked_by}='shards/{{00000..01023}}.tar'")
-    paths: list[Path] = []
-    for part in pattern.split("::"):
-        if Path(part).is_dir():
-            paths.extend(sorted(Path(part).glob("*.tar")))
-            if not paths:
+    paths: list[ShardPath] = []
+    for part in split_pattern(pattern):
+        if is_remote(part, asked_by=asked_by):
+            paths.extend(expand_remote(part, asked_by=asked_by, cache=cache or ShardCache()))
+        elif Path(part).is_dir():
+            found = sorted(Path(part).glob("*.tar"))
+            paths.extend(found)
+            if not found:
                 raise DataError(
                     f"{asked_by}={part}: the folder holds no .tar file; write shards into it or correct the path"
                 )
         else:
             paths.extend(Path(p) for p in braceexpand.braceexpand(part))
-    missing = [str(p) for p in paths if not p.is_file()]
+    missing = [str(p) for p in paths if isinstance(p, Path) and not p.is_file()]
     if missing:
+        asked = "::".join(
+            shown(part) if is_remote(part, asked_by=asked_by) else part for part in split_pattern(pattern)
+        )
         raise DataError(
-            f"{asked_by}={pattern}: {len(missing)} of {len(paths)} shards do not exist, the first is {missing[0]}; "
+            f"{asked_by}={asked}: {len(missing)} of {len(paths)} shards do not exist, the first is {missing[0]}; "
             "correct the pattern or make the shards"
         )
     return paths
@@ -81,7 +104,7 @@ def expand_shards(pattern: str, *, asked_by: str) -> list[Path]:
 class Shard:
     """Where each sample of one tar lies: `keys[k]`, and per field the byte offset and size (size -1: field absent)."""
 
-    path: Path
+    path: ShardPath
     keys: tuple[str, ...]
     extensions: tuple[str, ...]
     offsets: np.ndarray
@@ -120,17 +143,21 @@ class Shard:
 
 
 @lru_cache(maxsize=128)
-def opened(path: Path, stamp: tuple[int, int]) -> FileIO:
+def opened(path: ShardPath, stamp: tuple[int, int]) -> FileIO:
     """The shard open for reading; closed when it falls out of the cache. A file written anew has another stamp."""
+    if isinstance(path, RemoteShard):
+        return open_remote(path, stamp)
     return open(path, "rb", buffering=0)
 
 
-def scan_shard(path: Path) -> Shard:
+def scan_shard(path: ShardPath) -> Shard:
     """Walk the tar headers of a shard and note where its samples lie; members that are not plain files are ignored.
 
     Grouping is WebDataset's: consecutive members with one base name are a sample. Raises DataError when the file is no
     plain tar, is cut short, or holds the same field of a sample twice.
     """
+    if isinstance(path, RemoteShard):
+        return scan_remote(path)
     keys: list[str] = []
     rows: list[dict[str, tuple[int, int]]] = []
     try:
@@ -161,19 +188,37 @@ def scan_shard(path: Path) -> Shard:
     return Shard(path, tuple(keys), extensions, places[..., 0], places[..., 1], stamp)
 
 
-def count_samples(paths: Sequence[Path]) -> list[int]:
+def scan_remote(path: RemoteShard) -> Shard:
+    """The same of its local copy, fetched if it is absent; errors name the URL too."""
+    copy = path.cache.place_of(path.url)
+    try:
+        return replace(with_local(path, scan_shard), path=path)
+    except DataError as error:
+        if str(copy) not in str(error):
+            raise
+        raise DataError(f"{path}: {str(error).replace(str(copy), 'the shard')}; its local copy is {copy}") from error
+
+
+def count_samples(paths: Sequence[ShardPath]) -> list[int]:
     """Samples per shard, from the `index.json` beside them where its byte size still holds, else by scanning.
+
+    Remote shards that no index lists are fetched for it, which is said.
 
     Raises DataError for an empty shard.
     """
+    remote = [path for path in paths if isinstance(path, RemoteShard)]
+    remote_counts = iter(count_remote(remote, lambda path: scan_shard(path).count))
     known: dict[Path, tuple[int, int]] = {}
-    for folder in {path.parent for path in paths}:
+    for folder in {path.parent for path in paths if isinstance(path, Path)}:
         for name, entry in (read_index(folder) or {}).items():
             known[folder / name] = (entry.bytes, entry.samples)
     counts = []
     for path in paths:
-        size, samples = known.get(path, (-1, 0))
-        counts.append(samples if size == path.stat().st_size else scan_shard(path).count)
+        if isinstance(path, RemoteShard):
+            counts.append(next(remote_counts))
+        else:
+            size, samples = known.get(path, (-1, 0))
+            counts.append(samples if size == path.stat().st_size else scan_shard(path).count)
         if counts[-1] == 0:
             raise DataError(f"{path} holds no samples; remove it from the pattern or write it again")
     return counts

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from toolkit.data.images import BadSample, Crop, crop_of
 from toolkit.data.index import write_aside
+from toolkit.data.remote import RemoteShard, ShardPath
 from toolkit.data.store_file import StoredRows, hash_of, read_entry, write_rows
 from toolkit.errors import DataError
 
@@ -38,7 +39,7 @@ class EmbeddingStore:
         `stored_as`); `about`: what is written there beside it, for people and for the verify command.
         """
         self.folder, self.identity, self.about = folder, identity, about or {}
-        self._open: dict[Path, StoredRows] = {}
+        self._open: dict[ShardPath, StoredRows] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Workers map the files themselves."""
@@ -85,7 +86,7 @@ class EmbeddingStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_aside(self.folder / MANIFEST, json.dumps(self.identity | self.about, indent=1) + "\n")
 
-    def is_complete(self, shard: Path, samples: int) -> bool:
+    def is_complete(self, shard: ShardPath, samples: int) -> bool:
         """Has this shard been embedded, with as many samples as it has now."""
         try:
             entry = read_entry(self.file_of(shard))
@@ -95,7 +96,7 @@ class EmbeddingStore:
 
     def write(
         self,
-        shard: Path,
+        shard: ShardPath,
         keys: Sequence[str],
         rows: Float[Tensor, "n e"] | Float[Tensor, "n v e"],
         crops: Int32[Tensor, "n v five"] | None = None,
@@ -106,7 +107,7 @@ class EmbeddingStore:
         where = self.file_of(shard), shard.name, str(shard.resolve())
         write_rows(*where, keys, views, self.identity.get("stored_as", "fp32"), crops)
 
-    def read(self, shard: Path, keys: tuple[str, ...], row: int, view: int = 0) -> Stored:
+    def read(self, shard: ShardPath, keys: tuple[str, ...], row: int, view: int = 0) -> Stored:
         """One embedding. Raises BadSample where the sample could not be read ("not_embedded") or the stored row is zero or
         of no unit length, DataError where the file is not of these samples.
         """
@@ -120,7 +121,7 @@ class EmbeddingStore:
         crop = opened.crop(row, view)
         return Stored(features, None if crop is None else crop_of(crop))
 
-    def _opened(self, shard: Path, keys: tuple[str, ...]) -> StoredRows:
+    def _opened(self, shard: ShardPath, keys: tuple[str, ...]) -> StoredRows:
         """The mapped file of a shard; raises DataError when its keys are not the shard's."""
         file = self.file_of(shard)
         if not file.is_file():
@@ -136,11 +137,12 @@ class EmbeddingStore:
             raise DataError(f"{file} holds {shape} (samples, views, width) and not {wanted}; remove it and embed again")
         return found
 
-    def file_of(self, shard: Path) -> Path:
+    def file_of(self, shard: ShardPath) -> Path:
         """Where the embeddings of a shard lie."""
         return self.folder / f"{stem_of(shard)}.safetensors"
 
 
-def stem_of(shard: Path) -> str:
-    """Name of a shard's file in a store: its own, and a hash of its folder."""
-    return f"{shard.stem}-{hashlib.sha256(str(shard.resolve().parent).encode()).hexdigest()[:8]}"
+def stem_of(shard: ShardPath) -> str:
+    """Name of a shard's file in a store: its own, and a hash of its folder, or of the whole URL of a remote shard."""
+    place = shard.url if isinstance(shard, RemoteShard) else str(shard.resolve().parent)
+    return f"{shard.stem}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"

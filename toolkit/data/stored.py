@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data.shards import expand_shards
+from toolkit.data.remote import shard_at
+from toolkit.data.shards import ShardPath, expand_shards
 from toolkit.data.store import MANIFEST, stem_of
 from toolkit.data.store_file import StoredRows, read_entry
 from toolkit.errors import DataError
@@ -25,7 +26,7 @@ class StoredShard:
     file: Path
     samples: int
     keys_sha256: str
-    path: Path | None
+    path: ShardPath | None
     """The shard itself; None where it is not known."""
 
 
@@ -45,7 +46,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
         missing = [key for key in TEACHER_KEYS if key not in found]
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path} is no manifest of a store ({error}); embed the shards again") from error
     if missing:
         raise DataError(f"{path} does not name {', '.join(missing)}; embed the shards again")
@@ -56,7 +57,9 @@ def stored_shards(folder: Path) -> list[StoredShard]:
     """Every complete shard of a store, in the order of the shards' paths; raises DataError for a torn file."""
     entries = [read_entry(file) for file in folder.glob("[!.]*.safetensors")]
     found = [
-        StoredShard(entry.shard, entry.file, entry.samples, entry.keys_sha256, Path(entry.path) if entry.path else None)
+        StoredShard(
+            entry.shard, entry.file, entry.samples, entry.keys_sha256, shard_at(entry.path) if entry.path else None
+        )
         for entry in entries
     ]
     if not found:

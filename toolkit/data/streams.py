@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from toolkit.data.images import BadSample
 from toolkit.data.plan import MixedPlan, Place, Plan
 from toolkit.data.seeding import cpu_generator
-from toolkit.data.shards import Shard, count_samples, scan_shard
+from toolkit.data.shards import Shard, ShardPath, count_samples, scan_shard
 from toolkit.data.store import EmbeddingStore
 from toolkit.errors import DataError, ToolkitError
 
@@ -63,7 +62,7 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
     def __init__(
         self,
         name: str,
-        paths: Sequence[Path],
+        paths: Sequence[ShardPath],
         fields: Sequence[Field],
         *,
         seed: int,

@@ -14,7 +14,7 @@ from accelerate import PartialState
 
 from toolkit import config, distributed
 from toolkit.config import Augmentation
-from toolkit.data.shards import count_samples, expand_shards
+from toolkit.data.shards import ShardPath, count_samples, expand_shards
 from toolkit.data.store import IMPORTED, MANIFEST, EmbeddingStore
 from toolkit.data.stored import read_manifest, stored_shards
 from toolkit.data.views import RecordedViews
@@ -79,7 +79,7 @@ def frame_of(request: Request, first: Teacher) -> int:
 
 
 def embed_with(
-    request: Request, folder: Path, cfg: config.Teacher, teacher: Teacher, paths: Sequence[Path], frame: int
+    request: Request, folder: Path, cfg: config.Teacher, teacher: Teacher, paths: Sequence[ShardPath], frame: int
 ) -> dict[str, Any]:
     """One teacher over the shards; every process its share."""
     pool = pool_of(request, teacher, frame)

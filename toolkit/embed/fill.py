@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from toolkit.data.convert.progress import Progress
 from toolkit.data.images import BadSample
-from toolkit.data.shards import Shard, scan_shard
+from toolkit.data.shards import Shard, ShardPath, scan_shard
 from toolkit.data.store import EmbeddingStore
 from toolkit.data.store_file import as_stored
 from toolkit.data.streams import one_thread, without_worker_traceback, worker_context
@@ -83,7 +82,7 @@ class Batch(NamedTuple):
 class ShardSamples(Dataset[Any]):
     """Every sample of some shards in order, read for a teacher."""
 
-    def __init__(self, paths: Sequence[Path], counts: Sequence[int], reader: Reader) -> None:
+    def __init__(self, paths: Sequence[ShardPath], counts: Sequence[int], reader: Reader) -> None:
         """`counts` are samples per shard."""
         self.paths, self.reader = list(paths), reader
         self.ends = np.cumsum(np.asarray(counts, dtype=np.int64))
@@ -122,7 +121,7 @@ def collate(samples: list[tuple[int, int, Any]]) -> Batch:
 
 def fill(
     store: EmbeddingStore,
-    paths: Sequence[Path],
+    paths: Sequence[ShardPath],
     counts: Sequence[int],
     pool: Pool,
     *,
@@ -182,7 +181,7 @@ def embed_batch(batch: Batch, pool: Pool, store: EmbeddingStore, shard: "WholeSh
 class WholeShard:
     """Collects the rows of the shard at hand and writes it after the last."""
 
-    def __init__(self, store: EmbeddingStore, paths: Sequence[Path], counts: Sequence[int], width: int) -> None:
+    def __init__(self, store: EmbeddingStore, paths: Sequence[ShardPath], counts: Sequence[int], width: int) -> None:
         """Rows come in order."""
         self.store, self.paths, self.counts, self.width = store, paths, counts, width
         self.rows = self.crops = torch.empty(0)
@@ -203,7 +202,9 @@ class WholeShard:
             self.store.write(found.path, found.keys, self.rows, self.crops if recorded else None)
 
 
-def missing(store: EmbeddingStore, paths: Sequence[Path], counts: Sequence[int]) -> Iterator[tuple[Path, int]]:
+def missing(
+    store: EmbeddingStore, paths: Sequence[ShardPath], counts: Sequence[int]
+) -> Iterator[tuple[ShardPath, int]]:
     """Shards, with their samples, that are not embedded yet."""
     for path, count in zip(paths, counts, strict=True):
         if not store.is_complete(path, count):

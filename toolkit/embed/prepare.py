@@ -7,6 +7,7 @@ import torch
 
 from toolkit import config, distributed
 from toolkit.config import Run
+from toolkit.data.cache import cache_of
 from toolkit.data.shards import count_samples, expand_shards
 from toolkit.data.store import IMPORTED, MANIFEST, EmbeddingStore
 from toolkit.data.stored import read_manifest
@@ -52,7 +53,7 @@ def filled_stores(run: Run, folder: str, teacher: Teacher, reads_text: bool) -> 
         if distributed.is_main() and store.manifest() is None:
             store.write_identity()
         distributed.barrier()
-        paths = expand_shards(pool.pattern, asked_by=pool.asked_by)
+        paths = expand_shards(pool.pattern, asked_by=pool.asked_by, cache=cache_of(run.data))
         todo = distributed.broadcast_object(list(missing(store, paths, count_samples(paths))))
         if todo:
             distributed.say(f"embedding {len(todo)} of {len(paths)} shards with the teacher into {store.folder}")
@@ -153,7 +154,7 @@ def complete_stores(run: Run, folder: str, teacher: StoredTeacher, reads_text: b
         store = EmbeddingStore(Path(folder) / kind, teacher.manifests[kind] | {"width": teacher.embed_dim})
         store.check_identity()
         key = f"data.{name}"
-        paths = expand_shards(config.shards_of(run.data, name), asked_by=key)
+        paths = expand_shards(config.shards_of(run.data, name), asked_by=key, cache=cache_of(run.data))
         lacking = [path for path, _ in missing(store, paths, count_samples(paths))]
         if lacking:
             raise DataError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toolkit.data.images import BadSample
-from toolkit.data.shards import Shard, scan_shard
+from toolkit.data.shards import Shard, ShardPath, scan_shard
 from toolkit.data.store import EmbeddingStore
 from toolkit.data.store_file import StoredRows, hash_of, read_entry
 from toolkit.data.stored import StoredShard
@@ -71,7 +71,7 @@ def note(verdict: Verdict, name: str, cosines: Tensor) -> None:
         verdict.wrong.append(f"{name}: the stored embedding has cosine {worst:.4f} with the live teacher's")
 
 
-def spot_check(store: EmbeddingStore, path: Path, pool: Pool, samples: int = 4) -> None:
+def spot_check(store: EmbeddingStore, path: ShardPath, pool: Pool, samples: int = 4) -> None:
     """Raise DataError when a few stored embeddings of a shard are not what the live teacher makes of their samples."""
     shard = scan_shard(path)
     verdict = Verdict()
@@ -86,7 +86,7 @@ def check_files(folder: Path, stored: Sequence[StoredShard], verdict: Verdict) -
     """The shards whose files are as they were written and of the shard's own samples; what is wrong goes to the verdict."""
     good: list[Shard] = []
     for entry in stored:
-        if entry.path is None or not entry.path.is_file():
+        if entry.path is None or (isinstance(entry.path, Path) and not entry.path.is_file()):
             verdict.wrong.append(f"{entry.path or entry.name}, embedded in {entry.file.name}, is not there any more")
             continue
         if StoredRows(entry.file).hash() != read_entry(entry.file).rows_sha256:
