@@ -9,6 +9,7 @@ from typing import NamedTuple
 from toolkit.data.convert.outcome import LeftOut
 from toolkit.data.convert.pictures import EXTENSIONS, PictureOptions, open_picture, read_to_the_end
 from toolkit.data.convert.sources import open_tar
+from toolkit.data.decode import BadSample, decode_text
 
 PICTURE = "picture"
 RUNS_CODE = frozenset(("pyd", "pkl", "pickle", "pth", "pt", "py", "so"))
@@ -120,18 +121,27 @@ def wrong_content(field: Member, data: bytes | None, options: PictureOptions) ->
             return error.reason
         except Exception:  # PIL raises many kinds on hostile bytes
             return "undecodable"
-    elif field.kind in ("txt", "json", "cls"):
+    elif field.kind in ("txt", "cls"):
         try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError:
-            return "not_utf8"
+            text = decode_text(data)
+        except BadSample as bad:
+            return str(bad)
+        if field.kind == "cls" and not text.isdecimal():
+            return "no_class_number"
+    elif field.kind == "json":
+        return wrong_json(data)
+    return ""
+
+
+def wrong_json(data: bytes) -> str:
+    """Why it is none, or an empty string."""
+    try:
+        text = data.decode("utf-8")
         if not text.strip():
             return "empty_text"
-        if field.kind == "cls" and not text.strip().isdecimal():
-            return "no_class_number"
-        if field.kind == "json":
-            try:
-                json.loads(text)
-            except (ValueError, RecursionError):
-                return "bad_json"
+        json.loads(text)
+    except UnicodeDecodeError:
+        return "not_utf8"
+    except (ValueError, RecursionError):
+        return "bad_json"
     return ""
