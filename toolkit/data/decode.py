@@ -22,6 +22,8 @@ UPRIGHT = {
 """What undoes each EXIF orientation."""
 MAX_RATIO = 200
 """Longer against shorter side; a view whose short side is 224 would have 10 million pixels."""
+MAX_BYTES = 1 << 29
+"""Of one field of a sample, whatever it holds."""
 MAX_TEXT_BYTES = 1 << 16
 """As `dime shards texts` has it; tokenizers keep less than a hundred words."""
 MAX_WORD = 4096
