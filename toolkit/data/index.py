@@ -47,6 +47,7 @@ def _entry(entry: Any) -> tuple[str, IndexEntry]:
     name, size, samples, sha256 = entry["name"], entry["bytes"], entry["samples"], entry.get("sha256", "")
     if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
         raise ValueError(f"{name!r:.80} is no name of a file")
+    os.fsencode(name)  # a UnicodeEncodeError is a ValueError
     if type(size) is not int or type(samples) is not int or not 0 <= 512 * samples <= size or size >= 1 << 60:
         raise ValueError(f"{name!r:.80} has {size!r:.40} bytes and {samples!r:.40} samples")
     return name, IndexEntry(size, samples, str(sha256))
