@@ -137,32 +137,39 @@ def damaged(rng: random.Random, data: bytes) -> bytes:
     return bytes(found)
 
 
-def header(rng: random.Random, name: bytes, size: int, kind: bytes = b"0") -> bytes:
-    """Of one member; one in thirty is overwritten somewhere, its checksum mostly mended afterwards."""
+def header(name: bytes, size: int, kind: bytes = b"0") -> bytes:
+    """Of one member, without damage."""
     found = bytearray(tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT))
     found[:100] = name[:100].ljust(100, b"\0")
     found[124:136] = b"%011o\0" % size
     found[156:157] = kind
-    mend = True
-    if rng.random() < 0.033:
-        mend = rng.random() < 0.8
-        how = rng.randrange(5)
-        if how == 0:
-            found[124:136] = rng.choice(SIZES)
-        elif how == 1:
-            found[156:157] = rng.choice(
-                [b"x", b"g", b"L", b"K", b"S", b"1", b"2", b"5", b"7", b"V", b"\0", b"\xff", b"X"]
-            )
-        elif how == 2:
-            found[:100] = rng.choice(NAMES).ljust(100, b"\0")
-        elif how == 3:
-            found[345 : 345 + 20] = rng.randbytes(20)
-        else:
-            found[rng.randrange(BLOCK)] = rng.randrange(256)
-    if mend:
-        found[148:156] = b" " * 8
-        found[148:156] = b"%06o\0 " % sum(found)
+    return mended(found)
+
+
+def mended(found: bytearray) -> bytes:
+    """With the right checksum."""
+    found[148:156] = b" " * 8
+    found[148:156] = b"%06o\0 " % sum(found)
     return bytes(found)
+
+
+def damaged_header(rng: random.Random, name: bytes, size: int, kind: bytes = b"0") -> bytes:
+    """One in thirty is overwritten somewhere, its checksum mostly mended afterwards."""
+    found = bytearray(header(name, size, kind))
+    if rng.random() >= 0.033:
+        return bytes(found)
+    how = rng.randrange(5)
+    if how == 0:
+        found[124:136] = rng.choice(SIZES)
+    elif how == 1:
+        found[156:157] = rng.choice([b"x", b"g", b"L", b"K", b"S", b"1", b"2", b"5", b"7", b"V", b"\0", b"\xff", b"X"])
+    elif how == 2:
+        found[:100] = rng.choice(NAMES).ljust(100, b"\0")
+    elif how == 3:
+        found[345 : 345 + 20] = rng.randbytes(20)
+    else:
+        found[rng.randrange(BLOCK)] = rng.randrange(256)
+    return mended(found) if rng.random() < 0.8 else bytes(found)
 
 
 def extension_header(rng: random.Random) -> bytes:
@@ -173,7 +180,7 @@ def extension_header(rng: random.Random) -> bytes:
     )
     line = b"%d %s\n" % (rng.choice([len(record) + 3 + len(str(len(record))), 0, 7, 10**9]), record)
     data = rng.choice([line, line * 3, b"1" * 3000, damaged(rng, line), rng.choice(NAMES) * 40])
-    return header(
+    return damaged_header(
         rng, b"x", rng.choice([len(data), len(data), 2**31, 0]), rng.choice([b"x", b"g", b"L", b"K"])
     ) + padded(data)
 
@@ -200,7 +207,7 @@ def shard(rng: random.Random) -> bytes:
     for name, body in members:
         if rng.random() < 0.02:
             parts.append(extension_header(rng))
-        parts.append(header(rng, name, len(body)) + padded(body))
+        parts.append(damaged_header(rng, name, len(body)) + padded(body))
     parts.append(bytes(rng.choice([BLOCK, 2 * BLOCK, 2 * BLOCK, 20 * BLOCK])))
     content = b"".join(parts)
     return damaged(rng, content) if rng.random() < 0.15 else content

@@ -9,18 +9,17 @@ import os
 import pickle
 import random
 import resource
-import signal
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mutations
 import pytest
 import torch
+from guard import Guard, TooLong, watchdog
 from torch import Tensor
 
 from toolkit.config import Augmentation, Preprocess
@@ -141,16 +140,9 @@ def two_shards(folder: Path) -> tuple[list[Path], list[int]]:
     paths = [folder / f"{number:05d}.tar" for number in range(2)]
     for number, path in enumerate(paths):
         rows = range(3 * number, 3 * number + 2 + number)
-        parts = [mutations.header(Never(), b"%04d.txt" % row, 5) + mutations.padded(b"words") for row in rows]
+        parts = [mutations.header(b"%04d.txt" % row, 5) + mutations.padded(b"words") for row in rows]
         path.write_bytes(b"".join(parts) + bytes(1024))
     return paths, [2, 3]
-
-
-class Never(random.Random):
-    """No damage at all."""
-
-    def random(self) -> float:
-        return 1.0
 
 
 def make_index(rng: random.Random) -> bytes:
@@ -198,68 +190,6 @@ TARGETS = {
 }
 
 
-class TooLong(BaseException):
-    """No `except Exception` may swallow it."""
-
-
-@contextmanager
-def watchdog(seconds: float = SECONDS) -> Iterator[None]:
-    """TooLong after so many seconds of computing: not of waiting, the machine may be busy, and pytest-timeout has the other clock."""
-
-    def bark(*_: object) -> None:
-        raise TooLong
-
-    before = signal.signal(signal.SIGPROF, bark)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-
-
-class Guard:
-    """Notes what no reader may do: start a program, unpickle, or write outside a folder."""
-
-    WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-    FORBIDDEN = (
-        "os.system",
-        "os.exec",
-        "os.posix_spawn",
-        "os.fork",
-        "subprocess.Popen",
-        "pickle.find_class",
-        "socket.connect",
-    )
-    CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod")
-
-    def __init__(self) -> None:
-        self.folder: Path | None = None
-        self.seen: list[str] = []
-        sys.addaudithook(self)
-
-    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.folder is None:
-            return
-        if event in self.FORBIDDEN:
-            self.seen.append(f"{event}{arguments}")
-        changes = event in self.CHANGES or (event == "open" and arguments[2] & self.WRITES)
-        if changes and not isinstance(arguments[0], int):
-            where = os.path.abspath(os.fsdecode(arguments[0]))
-            if not where.startswith(str(self.folder)):
-                self.seen.append(f"{event}{arguments}")
-
-    @contextmanager
-    def watching(self, folder: Path) -> Iterator[None]:
-        """Until the end of the block; AssertionError for what was seen."""
-        self.folder, self.seen = folder, []
-        try:
-            yield
-        finally:
-            self.folder = None
-        assert not self.seen, self.seen
-
-
 GUARD = Guard()
 
 
@@ -270,7 +200,7 @@ def run(name: str, numbers: Iterable[int], folder: Path) -> Counter[str]:
     for number in numbers:
         data = target.make(random.Random(f"{name} {number}"))
         try:
-            with watchdog():
+            with watchdog(SECONDS):
                 found.update(target.read(data, folder))
         except (Exception, TooLong) as error:
             raise AssertionError(f"case {number} of {name} ({len(data)} bytes): {error!r}") from error
