@@ -178,21 +178,3 @@ def test_the_stream_reads_what_the_plan_says(
         assert step.tensors["number"].tolist() == [100 * place.shard + place.row for place in places]
         assert step.keys == [f"00000.tar:{place.shard}-{place.row}" for place in places]
         stopped += 1
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader")
-def test_two_ranks_of_two_workers_resumed_as_one_of_three(tmp_path: Path) -> None:
-    """Real worker processes, over the end of a pass: the list of keys is that of one process that never stopped."""
-    paths = write(tmp_path, [7, 3, 9, 5])
-    fields = [Field(["txt"], number_in, random=False)]
-
-    def keys(steps: int, **where: int) -> list[list[str]]:
-        stream = ShardStream("x", paths, fields, seed=3, window_shards=2, max_skip_fraction=0.0)
-        return [batch.keys for batch in itertools.islice(batches(stream, 6, **where), steps)]
-
-    straight = keys(9, rank=0, world=1, first_step=0, workers=0)
-    ranks = [keys(5, rank=rank, world=2, first_step=0, workers=2) for rank in range(2)]
-    before = [left + right for left, right in zip(*ranks, strict=True)]
-    assert before + keys(4, rank=0, world=1, first_step=5, workers=3) == straight
-    one_pass = [key for step in straight for key in step][:24]
-    assert len(set(one_pass)) == 24
