@@ -21,7 +21,8 @@ from toolkit.data.texts import decode_text
 from toolkit.errors import DataError
 
 REASONS = (
-    "kept", "not_embedded", "no_text", "not_utf8", "empty_text", "too_short", "too_long", "too_many_tokens", "duplicate",
+    "kept", "not_embedded", "no_text", "not_utf8", "nul_in_text", "empty_text", "too_many_bytes", "too_short", "too_long",
+    "too_many_tokens", "duplicate",
 )  # fmt: skip
 """A sentence's code is its place here; the first that holds is counted."""
 KEPT, DUPLICATE = 0, REASONS.index("duplicate")

@@ -1,6 +1,5 @@
 """From bytes of a picture to the views that the student and the teacher see, as uint8."""
 
-import io
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,25 +11,18 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as F
 
 from toolkit.config import Augmentation, Preprocess
+from toolkit.data.decode import BadSample, open_image, to_rgb
 
 View = Callable[[Image.Image], UInt8[Tensor, "3 h w"]]
 
 
-class BadSample(Exception):
-    """A sample that cannot be used; its first argument is the reason it is counted under."""
-
-
 def decode_image(data: bytes, max_pixels: int) -> Image.Image:
-    """RGB picture; raises BadSample("undecodable" or "too_many_pixels") instead of trusting the bytes."""
+    """RGB picture (see `to_rgb`); raises BadSample(reason) instead of trusting the bytes."""
+    image = open_image(data, max_pixels)
     try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > max_pixels:
-            raise BadSample("too_many_pixels")
-        return image.convert("RGB")
+        return to_rgb(image)
     except BadSample:
         raise
-    except Image.DecompressionBombError as error:  # PIL's own, higher limit
-        raise BadSample("too_many_pixels") from error
     except Exception as error:  # PIL raises many kinds on hostile bytes: all of them are one bad sample
         raise BadSample("undecodable") from error
 
