@@ -2,15 +2,20 @@
 
 import functools
 import io
+import json
 import pickle
 import random
 import struct
 import tarfile
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from toolkit.data.store_file import DTYPES, write_rows
 
 BLOCK = 512
 WORDS = [
@@ -253,3 +258,52 @@ def index(rng: random.Random, names: Sequence[str], sizes: Sequence[int], counts
             [b"[" * 50_000, b"{}", b"[]", b"", b"\xff", b'{"shards": {}}', b'{"shards": [[]]}', b'{"shards": null}']
         )
     return damaged(rng, content)
+
+
+@functools.cache
+def stores() -> list[bytes]:
+    """Embeddings of two samples in every type, plain and through crops."""
+    import torch
+
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for stored_as in DTYPES:
+            for views in (1, 2):
+                rows = torch.nn.functional.normalize(torch.arange(1.0, 1 + 8 * views).view(2, views, 4), dim=-1)
+                crops = torch.tensor([0, 0, 6, 5, 1], dtype=torch.int32).expand(2, views, 5) if views == 2 else None
+                write_rows(Path(folder) / "x", "00000.tar", "00000.tar", ["0000", "0001"], rows, stored_as, crops)
+                found.append((Path(folder) / "x").read_bytes())
+    return found
+
+
+def store(rng: random.Random) -> bytes:
+    """A file of a store with its header or its numbers damaged."""
+    content = bytearray(rng.choice(stores()))
+    end = 8 + int.from_bytes(content[:8], "little")
+    how = rng.randrange(6)
+    if how == 0:
+        content[:8] = rng.choice([bytes(8), b"\xff" * 8, (end + rng.randrange(-9, 9)).to_bytes(8, "little")])
+    elif how == 1:
+        old = rng.choice(
+            [b"I32", b"F32", b"U8", b'"rows"', b'"crops"', b'"keys"', b'"scale"', b"[2,", b"samples", b"store"]
+        )
+        new = rng.choice([b"I8", b"F64", b"BOOL", b'"x"', b"[9,", b"[-1,", b"[99999999999,", b"{}"])
+        content[8:end] = bytes(content[8:end]).replace(old, new).ljust(end - 8)
+    elif how == 2:
+        for _ in range(rng.randrange(1, 5)):
+            content[rng.randrange(end, len(content))] = rng.choice([0, 0x7F, 0x80, 0xFF, rng.randrange(256)])
+    elif how == 3:
+        content[end:] = rng.randbytes(len(content) - end)
+    else:
+        return damaged(rng, bytes(content))
+    return bytes(content)
+
+
+def manifest(rng: random.Random) -> bytes:
+    """A manifest with a value replaced by any other."""
+    view = {"crop_scale": [0.1, 1.0], "crop_ratio": [1.0, 1.0], "flip_fraction": 0.5, "count": 2, "frame": 8, "seed": 0}
+    content = {"version": 2, "teacher": "t", "weights_sha256": "0", "width": 4, "stored_as": "fp32", "view": view}
+    chosen: dict[str, Any] = rng.choice([content, view])
+    chosen[rng.choice(list(chosen))] = rng.choice([None, -1, "x", [], {}, [1], 1e30, True, 10**30, [[]], [1e999, "x"]])
+    said = json.dumps(content).encode()
+    return damaged(rng, said) if rng.randrange(3) == 0 else said

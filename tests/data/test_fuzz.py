@@ -33,11 +33,16 @@ from toolkit.data.decode import BadSample, decode_text
 from toolkit.data.images import decode_image
 from toolkit.data.index import read_index
 from toolkit.data.shards import count_samples, scan_shard
+from toolkit.data.store import MANIFEST, EmbeddingStore
+from toolkit.data.stored import StoredPool, read_manifest, stored_shards
 from toolkit.data.streams import Field, ShardStream
 from toolkit.data.tar_headers import printable
 from toolkit.data.texts import TokenReader
 from toolkit.data.views import TrainingViews
+from toolkit.embed.pool import views_of
+from toolkit.embed.verify import Verdict, check_files
 from toolkit.errors import DataError, ToolkitError
+from toolkit.models import Teacher
 
 SECONDS = 5.0
 """Of computing, per case."""
@@ -172,6 +177,77 @@ def read_indexed(data: bytes, folder: Path) -> Counter[str]:
     return found
 
 
+def one_shard(folder: Path) -> Path:
+    """Two pictures, the same in every case."""
+    path = folder / "00000.tar"
+    image = mutations.pictures()["0.png"]
+    parts = [mutations.header(b"%04d.png" % row, len(image)) + mutations.padded(image) for row in range(2)]
+    path.write_bytes(b"".join(parts) + bytes(1024))
+    return path
+
+
+REPLAYED = TrainingViews(Preprocess(image_size=8), {}, Augmentation(), "same", MAX_PIXELS, frame=8)
+
+
+def read_store(data: bytes, folder: Path) -> Counter[str]:
+    """As a run, a selection and `dime embed verify` read it: every row of unit length, or a reason."""
+    path = one_shard(folder)
+    found: Counter[str] = Counter()
+    stores = [EmbeddingStore(folder, {"width": 4, "view": {"count": views}} if views else {}) for views in (0, 1, 2)]
+    stores[0].file_of(path).write_bytes(data)
+    for store in stores:
+        try:
+            found += read_replayed(store, path)
+        except DataError:
+            found["refused"] += 1
+    verdict = Verdict()
+    try:
+        entries = stored_shards(folder)
+        check_files(folder, entries, verdict)
+        assert StoredPool(entries, 4).read(0, 2).shape == (2, 4)
+    except DataError:
+        found["refused by the rest"] += 1
+    found["found wrong" if verdict.wrong else "not found wrong"] += 1
+    return found
+
+
+def read_replayed(store: EmbeddingStore, path: Path) -> Counter[str]:
+    """Two passes, each sample through its stored crop."""
+    found: Counter[str] = Counter()
+    fields = [Field(["png"], REPLAYED, replays=store.views > 1)]
+    stores = {"teacher_image_features": store}
+    stream = ShardStream("fuzz", [path], fields, seed=0, window_shards=1, max_skip_fraction=1.0, stores=stores)
+    for position in range(4):
+        place = stream.plan.place(position)
+        try:
+            tensors = stream._decode(stream._open(place.shard), place, position)
+            assert abs(float(tensors["teacher_image_features"].norm()) - 1) < 0.03
+            found["good"] += 1
+        except BadSample as bad:
+            found[str(bad.args[0])] += 1
+    return found
+
+
+def read_any_manifest(data: bytes, folder: Path) -> Counter[str]:
+    """As what opens a store reads it."""
+    (folder / MANIFEST).write_bytes(data)
+    try:
+        found = read_manifest(folder)
+        store = EmbeddingStore(folder, found)
+        store.check_identity()
+        views_of(found.get("view"), Named(), MAX_PIXELS, str(folder))
+        return Counter({f"{store.views} views": 1})
+    except DataError as error:
+        return Counter({"refused" if str(folder) in str(error) else f"folder not named: {error}": 1})
+
+
+class Named(Teacher):
+    """What is asked of a teacher here."""
+
+    def __init__(self) -> None:
+        self.preprocess = Preprocess(image_size=8)
+
+
 class Target(NamedTuple):
     """Something that reads what others have written."""
 
@@ -187,6 +263,8 @@ TARGETS = {
     "pictures": Target(mutations.picture, read_picture, 0.35),
     "sentences": Target(mutations.sentence, read_sentence, 0.1),
     "index": Target(make_index, read_indexed, 0.1),
+    "stores": Target(mutations.store, read_store, 0.2),
+    "manifests": Target(mutations.manifest, read_any_manifest, 0.1),
 }
 
 
@@ -225,7 +303,11 @@ def test_nothing_but_a_reason(
         found = run(name, range(int(cases * TARGETS[name].share)), folder)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < MEGABYTES, f"{grown:.0f} MB"
-    assert not list(elsewhere.iterdir()) and {path.suffix for path in folder.iterdir()} <= {".tar", ".json"}
+    assert not list(elsewhere.iterdir()) and {path.suffix for path in folder.iterdir()} <= {
+        ".tar",
+        ".json",
+        ".safetensors",
+    }
     capfd.readouterr()  # libtiff has said much
     print(name, dict(found), f"{grown:.0f} MB")
     assert len(found) >= 3 and min(found.values()) >= 1

@@ -53,7 +53,10 @@ class EmbeddingStore:
     def views(self) -> int:
         """Embeddings per sample."""
         view = self.identity.get("view")
-        return int(view["count"]) if isinstance(view, dict) else 1
+        count = view.get("count") if isinstance(view, dict) else 1
+        if type(count) is not int or count < 1:
+            raise DataError(f"{self.folder}/{MANIFEST}: its `view` has {count!r:.40} crops; embed the pictures again")
+        return count
 
     def manifest(self) -> dict[str, Any] | None:
         """As it lies there; None for a new folder. Raises DataError when it is something else."""
@@ -62,7 +65,7 @@ class EmbeddingStore:
             return None
         try:
             return dict(json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise DataError(f"{path} is no manifest ({error}); remove {self.folder}, it is filled anew") from error
 
     def check_identity(self) -> None:

@@ -46,7 +46,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
         missing = [key for key in TEACHER_KEYS if key not in found]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is no manifest of a store ({error}); embed the shards again") from error
     if missing:
         raise DataError(f"{path} does not name {', '.join(missing)}; embed the shards again")

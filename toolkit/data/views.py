@@ -4,9 +4,11 @@ import hashlib
 from dataclasses import asdict, dataclass
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from toolkit.config import Augmentation, Preprocess
+from toolkit.data.decode import BadSample
 from toolkit.data.images import (
     Crop,
     crop_of,
@@ -38,6 +40,7 @@ class TrainingViews:
         image = decode_image(data, self.max_pixels)
         if crop is not None:
             image, sides = shrunk(image, self.frame), {"student": self.student, **self.teachers}
+            check_inside(crop, image)
             return {f"{name}_images": cropped(image, crop, p.image_size) for name, p in sides.items()}
         if self.teachers and self.teacher_view == "same":
             largest = max((self.student, *self.teachers.values()), key=lambda p: p.image_size)
@@ -86,8 +89,17 @@ class RecordedViews:
                 found = [draw_crop(image, self.augmentation) for _ in range(self.count)]
         else:
             found = [crop_of(row) for row in crops]
+            for crop in found:
+                check_inside(crop, image)
         views = [cropped(image, crop, self.preprocess.image_size) for crop in found]
         return torch.stack(views), torch.tensor(found, dtype=torch.int32)
+
+
+def check_inside(crop: Crop, image: Image.Image) -> None:
+    """Raise BadSample("crop_outside") for a recorded box that does not lie in the picture it is of."""
+    top, left, height, width, _ = crop
+    if min(top, left, height - 1, width - 1) < 0 or left + width > image.width or top + height > image.height:
+        raise BadSample("crop_outside")
 
 
 @dataclass

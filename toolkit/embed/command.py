@@ -19,7 +19,7 @@ from toolkit.data.store import IMPORTED, MANIFEST, EmbeddingStore
 from toolkit.data.stored import read_manifest, stored_shards
 from toolkit.data.views import RecordedViews
 from toolkit.embed.fill import Tally, fill, missing
-from toolkit.embed.pool import Pool, identity_of, image_pool, text_pool, weight_hash
+from toolkit.embed.pool import Pool, identity_of, image_pool, text_pool, views_of, weight_hash
 from toolkit.embed.prepare import about
 from toolkit.embed.verify import Verdict, check_files, compare_sample
 from toolkit.errors import ConfigError, DataError
@@ -224,19 +224,17 @@ def verify_one(folder: Path, samples: int, seed: int, chosen: config.Teacher | N
     if "tokenizer" in manifest or (manifest["weights_sha256"] == IMPORTED and folder.name == "text"):
         pool = text_pool(teacher, "", "store", keys or "txt")
     else:
-        pool = image_pool(teacher, "", "store", keys or Request.keys, pixels, views_of(manifest, teacher, pixels))
+        pool = image_pool(
+            teacher,
+            "",
+            "store",
+            keys or Request.keys,
+            pixels,
+            views_of(manifest.get("view"), teacher, pixels, str(folder)),
+        )
     store = EmbeddingStore(folder, manifest)
     compare_sample(store, shards, pool, samples, seed, verdict)
     return verdict
-
-
-def views_of(manifest: dict[str, Any], teacher: Teacher, max_pixels: int) -> RecordedViews | None:
-    """The crops of a store, to be seen again."""
-    view = manifest.get("view")
-    if not isinstance(view, dict):
-        return None
-    rules = Augmentation(tuple(view["crop_scale"]), tuple(view["crop_ratio"]), view["flip_fraction"])
-    return RecordedViews(teacher.preprocess, view["frame"], rules, view["count"], view["seed"], max_pixels)
 
 
 def check(request: Request) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.config import Run, shards_of
+from toolkit.config import Augmentation, Run, shards_of
 from toolkit.data.images import BadSample
 from toolkit.data.shards import Shard
 from toolkit.data.store import VERSION
 from toolkit.data.streams import Field
 from toolkit.data.texts import TokenReader
 from toolkit.data.views import PlainViews, RecordedViews
+from toolkit.errors import DataError
 from toolkit.models import Teacher
 
 ROWS = 256
@@ -90,6 +91,21 @@ def text_pool(teacher: Teacher, pattern: str, asked_by: str, text_key: str) -> P
     field = Field(text_key.split(";"), TokenReader({"tokens": teacher.tokenizer()}), random=False)
     how = {"tokenizer": tokenizer_identity(teacher), "context_length": teacher.context_length}
     return Pool(pattern, asked_by, "tokens", Reader(field), teacher.encode_text, how)
+
+
+def views_of(view: Any, teacher: Teacher, max_pixels: int, where: str) -> RecordedViews | None:
+    """The crops that a manifest describes, to be seen again; None for plain pictures. Raises DataError with `where`."""
+    if not isinstance(view, dict):
+        return None
+    try:
+        scale, ratio = (tuple(float(v) for v in view[key]) for key in ("crop_scale", "crop_ratio"))
+        rules = Augmentation((scale[0], scale[1]), (ratio[0], ratio[1]), float(view["flip_fraction"]))
+        frame, count, seed = (int(view[key]) for key in ("frame", "count", "seed"))
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise DataError(f"{where}: its `view` does not describe crops ({error!r}); embed the pictures again") from error
+    if not (0 < frame < 10_000 and 0 < count < 10_000):
+        raise DataError(f"{where}: its `view` has the frame {frame} and {count} crops; embed the pictures again")
+    return RecordedViews(teacher.preprocess, frame, rules, count, seed, max_pixels)
 
 
 def identity_of(teacher: Teacher, pool: Pool, weights: str) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from toolkit.config import Run
 from toolkit.data.cache import cache_of
 from toolkit.data.shards import count_samples, expand_shards
 from toolkit.data.store import IMPORTED, MANIFEST, EmbeddingStore
+from toolkit.data.store_file import DTYPES
 from toolkit.data.stored import read_manifest
 from toolkit.data.views import RecordedViews
 from toolkit.embed.fill import fill, missing
-from toolkit.embed.pool import Pool, identity_of, plain, pools, weight_hash
+from toolkit.embed.pool import Pool, identity_of, plain, pools, views_of, weight_hash
 from toolkit.embed.verify import spot_check
 from toolkit.errors import DataError
 from toolkit.models import StoredTeacher, Teacher
@@ -79,7 +80,10 @@ def store_of(folder: str, teacher: Teacher, kind: str, pool: Pool, weights: str)
     if found is not None:
         free = [key for key in identity if key != "width"] if found.get("weights_sha256") == IMPORTED else ["stored_as"]
         store.identity |= {key: found.get(key) for key in free}
-        store.identity["stored_as"] = store.identity["stored_as"] or "fp32"
+        if store.identity["stored_as"] not in DTYPES:
+            raise DataError(
+                f"{store.folder}/{MANIFEST}: stored_as is none of {', '.join(DTYPES)}; embed the shards again"
+            )
     store.check_identity()
     return store
 
@@ -103,12 +107,7 @@ def recorded_views(run: Run, folder: str, teacher: Teacher) -> RecordedViews | N
     """
     view = store_view(folder)
     check_view(run, folder, view)
-    if not isinstance(view, dict):
-        return None
-    rules = config.Augmentation(tuple(view["crop_scale"]), tuple(view["crop_ratio"]), view["flip_fraction"])
-    return RecordedViews(
-        teacher.preprocess, view["frame"], rules, view["count"], view["seed"], run.data.max_image_pixels
-    )
+    return views_of(view, teacher, run.data.max_image_pixels, folder)
 
 
 def store_view(folder: str) -> Any:
