@@ -26,8 +26,8 @@ def dropout_student(embed_dim: int) -> nn.Module:
 def reference_curve(run: Run) -> list[float]:
     """Loss before each update."""
     device = torch.device("cpu")
-    distributed.seed_everything(run.seed)
     teacher = build_teacher(run.teacher, run.precision, device)
+    distributed.seed_everything(run.seed)
     student = build_student(run.student, teacher)
     distiller = Distiller(
         student.module, build_losses(run.losses, embed_dim=student.embed_dim), student.preprocess, text_tower=False
