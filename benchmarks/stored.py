@@ -9,6 +9,7 @@ benchmarks/results/stored_cpu2_202611.md.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,12 @@ from toolkit.playground.prepare import TEACHER, prepare_world
 OUT = Path("runs/stored")
 WAYS = {"live teacher": "", "bf16 store": "bf16", "int8 store": "int8"}
 METRICS = ("top1", "seen_top1", "unseen_top1", "agreement_top1", "mean_cosine")
+
+
+def alone() -> dict[str, str]:
+    """The environment without the ranks that making the world left in it."""
+    left = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return {name: value for name, value in os.environ.items() if name not in left}
 
 
 def embed(data: Path) -> dict[str, int]:
@@ -39,7 +46,7 @@ def embed(data: Path) -> dict[str, int]:
                 str(OUT / store_as),
             ]
             words += ["--precision", "fp32", "--store-as", store_as, "--workers", "0"]
-            subprocess.run([str(Path(sys.executable).with_name("dime")), *words], check=True)
+            subprocess.run([str(Path(sys.executable).with_name("dime")), *words], check=True, env=alone())
         sizes[store_as] = sum(path.stat().st_size for path in (OUT / store_as).rglob("*.safetensors"))
     return sizes
 
@@ -60,7 +67,9 @@ def train(way: str, seed: int, steps: int, data: Path) -> dict[str, Any]:
     words += [f"teacher.in_memory={'false' if store else 'true'}"]
     if not (out / "evaluation.json").is_file():
         with open(OUT / "log.txt", "a") as log:
-            done = subprocess.run([sys.executable, "recipes/quickstart.py", *words], stdout=log, stderr=log)
+            done = subprocess.run(
+                [sys.executable, "recipes/quickstart.py", *words], stdout=log, stderr=log, env=alone()
+            )
         if done.returncode:
             sys.exit(f"{out} failed; {OUT}/log.txt says why")
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
