@@ -59,11 +59,11 @@ def train(way: str, seed: int, steps: int, data: Path) -> dict[str, Any]:
         f"out_dir={out}",
         f"seed={seed}",
         f"steps={steps}",
-        f"teacher.store={store}",
+        f"teacher.store='{store}'",
         "deepspeed=ds_configs/zero0.json",
     ]
     words += [f"data.images={data}/train_images", f"data.texts={data}/train_texts", "evaluation.every_steps=0"]
-    words += ["evaluation.best=", "checkpoint.every_steps=0", "logging.tensorboard=false"]
+    words += ["evaluation.best=''", "checkpoint.every_steps=0", "logging.tensorboard=false"]
     words += [f"teacher.in_memory={'false' if store else 'true'}"]
     if not (out / "evaluation.json").is_file():
         with open(OUT / "log.txt", "a") as log:
