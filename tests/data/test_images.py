@@ -13,7 +13,8 @@ from torchvision import transforms
 from torchvision.transforms import functional as F
 
 from toolkit.config import Augmentation, Preprocess
-from toolkit.data.images import BadSample, decode_image, plain_view, random_view
+from toolkit.data.bad_sample import BadSample
+from toolkit.data.images import decode_image, plain_view, random_view
 from toolkit.data.views import PlainViews, TrainingViews
 from toolkit.models.contract import normalise
 

@@ -12,12 +12,9 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as F
 
 from toolkit.config import Augmentation, Preprocess
+from toolkit.data.bad_sample import BadSample
 
 View = Callable[[Image.Image], UInt8[Tensor, "3 h w"]]
-
-
-class BadSample(Exception):
-    """A sample that cannot be used; its first argument is the reason it is counted under."""
 
 
 def decode_image(data: bytes, max_pixels: int) -> Image.Image:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from toolkit.data.images import BadSample
+from toolkit.data.bad_sample import BadSample
 from toolkit.data.plan import MixedPlan, Plan
 from toolkit.data.shards import Shard, count_samples, scan_shard
 from toolkit.data.store import EmbeddingStore

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from toolkit.data.images import BadSample
+from toolkit.data.bad_sample import BadSample
 
 
 def decode_text(data: bytes) -> str:
