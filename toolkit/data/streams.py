@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from toolkit.data.bad_sample import BadSample
+from toolkit.data.jpeg import PRELOAD
 from toolkit.data.plan import MixedPlan, Plan
 from toolkit.data.shards import Shard, count_samples, scan_shard
 from toolkit.data.store import EmbeddingStore
@@ -213,7 +214,7 @@ def batches(
 def worker_context() -> Any:
     """Data workers are forked from a clean process that has imported torch once: safe beside CUDA, and quick to start."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toolkit.data.build"])
+    context.set_forkserver_preload(["toolkit.data.build", *PRELOAD])
     return context
 
 

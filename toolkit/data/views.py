@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from toolkit.config import Augmentation, Preprocess
-from toolkit.data.images import decode_image, is_plain, plain_view, random_view
+from toolkit.data.images import EncodedPicture, decode_image, is_plain, plain_view, random_view
 
 
 @dataclass
@@ -20,18 +20,18 @@ class TrainingViews:
 
     def __call__(self, data: bytes) -> dict[str, Tensor]:
         """uint8 tensors [3, h, w]."""
-        image = decode_image(data, self.max_pixels)
+        picture = EncodedPicture(data, self.max_pixels)
         if self.teachers and self.teacher_view == "same":
             largest = max((self.student, *self.teachers.values()), key=lambda p: p.image_size)
-            crop = random_view(image, largest, self.augmentation)
+            crop = random_view(picture, largest, self.augmentation)
             views = {f"{name}_images": resized(crop, p.image_size) for name, p in self.teachers.items()}
             return {"student_images": resized(crop, self.student.image_size), **views}
-        views = {"student_images": random_view(image, self.student, self.augmentation)}
+        views = {"student_images": random_view(picture, self.student, self.augmentation)}
         made = {geometry(self.student): views["student_images"]} if is_plain(self.augmentation) else {}
         for name, preprocess in self.teachers.items():
             wanted = geometry(preprocess)
             if wanted not in made:
-                made[wanted] = plain_view(image, preprocess)
+                made[wanted] = plain_view(picture.whole, preprocess)
             views[f"{name}_images"] = made[wanted]
         return views
 
