@@ -3,7 +3,7 @@
 import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from toolkit.data.bad_sample import BadSample
 from toolkit.data.jpeg import PRELOAD
-from toolkit.data.plan import MixedPlan, Plan
+from toolkit.data.plan import MixedPlan, Place, Plan
 from toolkit.data.shards import Shard, count_samples, scan_shard
 from toolkit.data.store import EmbeddingStore
 from toolkit.errors import DataError, ToolkitError
@@ -80,6 +80,7 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
         self.plan = plan or Plan(self.counts, seed, window_shards)
         self.max_skip_fraction = max_skip_fraction
         self.stores = stores or {}
+        self._random = any(wanted.random for wanted in self.fields)
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_uncached)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,12 +101,37 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
 
         Raises DataError after 100 bad samples in a row.
         """
+        with kept_generator():
+            return self._sample(position, self.plan.place(position), self._seed_of(position))
+
+    def __getitems__(self, positions: Sequence[int]) -> StreamBatch:
+        """A batch, which the DataLoader asks for where this is defined.
+
+        Places and seeds come first: between two pictures, with cold caches, they take eight times as long. Each sample is
+        copied into its row at once, and a worker's rows lie in the memory it shares with the training process from the
+        start: stacking and sending would each go over all of it again.
+        """
+        found = StreamBatch({}, [])
+        planned = [(position, self.plan.place(position), self._seed_of(position)) for position in positions]
+        with kept_generator():
+            for row, one_sample in enumerate(planned):
+                tensors, key, skipped = self._sample(*one_sample)
+                if not row:
+                    found.tensors = {name: rows_of(len(positions), one) for name, one in tensors.items()}
+                for name, one in tensors.items():
+                    found.tensors[name][row] = one
+                found.keys.append(key)
+                if skipped:
+                    found.skipped.update(skipped)
+        return found
+
+    def _sample(self, position: int, place: Place, seed: int) -> tuple[dict[str, Tensor], str, Counter[str]]:
+        """As __getitem__, with torch's generator left anywhere."""
         skipped: Counter[str] = Counter()
-        place = self.plan.place(position)
         for attempt in range(1, ATTEMPTS + 1):
             shard = self._open(place.shard)
             try:
-                return self._decode(shard, place.row, position), f"{shard.path.name}:{shard.keys[place.row]}", skipped
+                return self._decode(shard, place.row, seed), f"{shard.name}:{shard.keys[place.row]}", skipped
             except BadSample as bad:
                 skipped[str(bad.args[0])] += 1
             place = self.plan.substitute(position, attempt)
@@ -114,20 +140,23 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
             f"{self.name}: {ATTEMPTS} bad samples in a row near {self.paths[place.shard]} ({reasons}); check the shards"
         )
 
-    def _decode(self, shard: Shard, row: int, position: int) -> dict[str, Tensor]:
-        """All fields of one sample, with torch's generator seeded by (seed, position) for its augmentation."""
+    def _decode(self, shard: Shard, row: int, seed: int) -> dict[str, Tensor]:
+        """All fields of one sample, with torch's generator seeded for its augmentation."""
         tensors = {name: store.read(shard.path, shard.keys, row) for name, store in self.stores.items()}
-        with self._seeded(position) if any(wanted.random for wanted in self.fields) else nullcontext():
-            for wanted in self.fields:
-                extension = shard.extension_of(row, wanted.extensions)
-                if extension is None:
-                    raise BadSample(f"no_{wanted.extensions[0]}")
-                tensors.update(wanted.read(shard.read(row, extension)))
+        if self._random:
+            torch.default_generator.manual_seed(seed)
+        for wanted in self.fields:
+            extension = shard.extension_of(row, wanted.extensions)
+            if extension is None:
+                raise BadSample(f"no_{wanted.extensions[0]}")
+            tensors.update(wanted.read(shard.read(row, extension)))
         return tensors
 
-    def _seeded(self, position: int) -> AbstractContextManager[None]:
-        """Torch's generator as it is for the sample at `position`."""
-        return cpu_generator(int(np.random.SeedSequence([self.seed, 3, position]).generate_state(1, np.uint64)[0] >> 1))
+    def _seed_of(self, position: int) -> int:
+        """Of torch's generator for the sample at `position`; 0 where nothing is random."""
+        if not self._random:
+            return 0
+        return int(np.random.SeedSequence([self.seed, 3, position]).generate_state(1, np.uint64)[0] >> 1)
 
     def _open_uncached(self, number: int) -> Shard:
         """Table of contents of a shard; raises DataError when too many of its samples lack a wanted field."""
@@ -149,17 +178,25 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
 
 
 @contextmanager
-def cpu_generator(seed: int) -> Iterator[None]:
-    """Torch's CPU generator seeded inside, as before outside.
+def kept_generator() -> Iterator[None]:
+    """Torch's CPU generator is afterwards as it was before.
 
-    Not torch.manual_seed: where CUDA is not in use that queues a call with a formatted stack each time (0.2 ms, and it leaks).
+    Inside it is seeded directly, not by torch.manual_seed: where CUDA is not in use that queues a call with a formatted stack
+    each time (0.2 ms, and it leaks).
     """
     before = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
         torch.default_generator.set_state(before)
+
+
+def rows_of(count: int, one: Tensor) -> Tensor:
+    """Room for so many tensors like `one`; shared memory in a worker of a DataLoader."""
+    if get_worker_info() is None:
+        return torch.empty((count, *one.shape), dtype=one.dtype)
+    storage = torch.UntypedStorage._new_shared(count * one.numel() * one.itemsize)  # as in torch's default_collate
+    return torch.tensor([], dtype=one.dtype).set_(storage, 0, (count, *one.shape))  # type: ignore[call-overload]
 
 
 class RankRows(Sampler[list[int]]):
@@ -179,13 +216,9 @@ class RankRows(Sampler[list[int]]):
             step += 1
 
 
-def collate(samples: list[tuple[dict[str, Tensor], str, Counter[str]]]) -> StreamBatch:
-    """Stack the samples of one rank and step."""
-    tensors = {name: torch.stack([sample[0][name] for sample in samples]) for name in samples[0][0]}
-    skipped: Counter[str] = Counter()
-    for sample in samples:
-        skipped.update(sample[2])
-    return StreamBatch(tensors, [sample[1] for sample in samples], skipped)
+def as_it_is(batch: Any) -> Any:
+    """What collates: a batch is put together by the stream."""
+    return batch
 
 
 def one_thread(_: int) -> None:
@@ -201,7 +234,7 @@ def batches(
         stream,
         batch_sampler=RankRows(global_batch, rank, world, first_step),
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=as_it_is,
         worker_init_fn=one_thread,
         generator=torch.Generator(),  # its own: making an iterator draws a number, which would shift dropout after a resume
         pin_memory=torch.cuda.is_available(),
