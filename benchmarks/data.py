@@ -35,8 +35,8 @@ from webdataset.tariterators import tar_file_expander
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from toolkit.config import Augmentation, Preprocess  # noqa: E402
-from toolkit.data.boxes import draw_box  # noqa: E402
-from toolkit.data.images import HOW, EncodedPicture  # noqa: E402
+from toolkit.data.boxes import Crop, draw_box, frame_size  # noqa: E402
+from toolkit.data.images import HOW, EncodedPicture, cropped  # noqa: E402
 from toolkit.data.jpeg import simplejpeg  # noqa: E402
 from toolkit.data.shards import expand_shards, write_shards  # noqa: E402
 from toolkit.data.streams import Field, ShardStream, batches  # noqa: E402
@@ -52,7 +52,8 @@ NAMES = {
     "webdataset": "webdataset, PIL and torchvision",
     "open_clip": "open_clip's loader",
     "tsv": "DIME-FM's TSV loader, 100,000 rows",
-    "bare": "bare decode and resize, bytes in memory",
+    "bare": "bare decode and resize of bytes in memory, to tensors",
+    "bare_pil": "the same, left as PIL pictures",
 }
 NORMALISE = [T.ToTensor(), T.Normalize(Preprocess().mean, Preprocess().std)]
 Step = Callable[[], int]
@@ -170,21 +171,23 @@ def make_tsv(path: Path, blobs: list[bytes]) -> Path:
     return path
 
 
-def bare(blobs: list[bytes]) -> Step:
-    """The ceiling: our decoding and resizing of drawn boxes, to PIL pictures; no shards, draws, tensors or batches."""
+def bare(blobs: list[bytes], to_tensor: bool) -> Step:
+    """The ceiling: our decoding and resizing of boxes drawn before; no shards, order, draws or batches."""
     torch.manual_seed(0)
     usual, number = Augmentation(), 0
-    sizes = [Image.open(io.BytesIO(blob)).size for blob in blobs]
-    shape = [(w, h) if min(w, h) <= 256 else (int(256 * w / h), 256) for w, h in sizes]
-    boxes = [draw_box(*shape[k % len(blobs)], usual.crop_scale, usual.crop_ratio) for k in range(1024)]
+    shapes = [frame_size(Image.open(io.BytesIO(blob)).size, 224) for blob in blobs]
+    boxes = [draw_box(*shapes[k % len(blobs)], usual.crop_scale, usual.crop_ratio) for k in range(len(blobs) * 40)]
 
     def step() -> int:
         nonlocal number
         for _ in range(BATCH):
+            frame = EncodedPicture(blobs[number % len(blobs)], 10**8).frame(224)
             top, left, height, width = boxes[number % len(boxes)]
-            frame = np.asarray(EncodedPicture(blobs[number % len(blobs)], 10**8).frame(224))
-            box = Image.fromarray(np.ascontiguousarray(frame[top : top + height, left : left + width]))
-            box.resize((224, 224), HOW["bilinear"])
+            if to_tensor:
+                cropped(frame, Crop(top, left, height, width, flip=False), 224)
+            else:
+                box = np.ascontiguousarray(np.asarray(frame)[top : top + height, left : left + width])
+                Image.fromarray(box).resize((224, 224), HOW["bilinear"])
             number += 1
         return BATCH
 
@@ -199,7 +202,8 @@ def measure(folder: Path, rounds: int, kind: str) -> dict[str, Any]:
     shards = write_shards(folder / kind, made, samples_per_shard=128)
     steps = {
         "ours": ours(shards), "ours_live": ours(shards, live=True), "webdataset": webdataset(shards),
-        "open_clip": open_clip(shards), "tsv": tsv(make_tsv(folder / f"image_{kind}.tsv", blobs)), "bare": bare(blobs),
+        "open_clip": open_clip(shards), "tsv": tsv(make_tsv(folder / f"image_{kind}.tsv", blobs)), "bare": bare(blobs, True),
+        "bare_pil": bare(blobs, False),
     }  # fmt: skip
     found: dict[str, Any] = {name: {"cpu": [], "wall": []} for name in steps}
     for _ in range(rounds):
