@@ -190,10 +190,10 @@ def kilobytes(pid: int, name: str, field: str) -> int:
 
 def rows_of(folder: Path, kind: str) -> np.ndarray:
     """All embeddings of a store, in order."""
-    from toolkit.data.stored import StoredRows, read_manifest, stored_shards
+    from toolkit.data.stored import StoredPool, read_manifest, stored_shards
 
     store = folder / "store" / kind
-    rows = StoredRows(stored_shards(store), int(read_manifest(store)["width"]))
+    rows = StoredPool(stored_shards(store), int(read_manifest(store)["width"]))
     return rows.read(0, len(rows))
 
 

@@ -128,7 +128,7 @@ def test_a_complete_store_is_read_and_an_incomplete_one_is_not(
     assert "1,000 samples of data.texts were asked for, it holds 50" in " ".join(live.notes)
     missing = draw_sample(stored, teacher, 20)
     assert "lacks 1 of 1 shards" in " ".join(missing.notes) and not (tmp_path / "store").exists()
-    prepare_stores(stored, teacher, reads_text=True)
+    prepare_stores(stored, {"teacher": teacher}, reads_text=True)
     capsys.readouterr()
     found = draw_sample(stored, teacher, 1000)
     assert "embedding" not in capsys.readouterr().out

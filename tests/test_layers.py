@@ -12,9 +12,9 @@ LAYERS = (
     ("config", "registry", "errors"),
     ("embeddings", "distributed"),
     ("models", "losses", "kernels", "data", "schedules"),
-    ("distiller", "engine", "checkpoint", "metrics", "meter", "facts", "first_batch", "step", "embed"),
+    ("distiller", "engine", "checkpoint", "metrics", "meter", "facts", "first_batch", "step", "embed", "reshape"),
     ("train", "evaluate", "report", "calibrate", "corpus", "export", "playground", "profile"),
-    ("cli", "cli_profile", "cli_select", "cli_shards", "launch", "recipe", "build_ops"),
+    ("cli", "cli_embed", "cli_profile", "cli_select", "cli_shards", "launch", "recipe", "build_ops"),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 SIDEWAYS = {

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from toolkit.cli_embed import add_embed, run_embed
 from toolkit.cli_profile import add_profile, run_profile
 from toolkit.cli_select import add_options, run_select
 from toolkit.cli_shards import add_shards, run_shards
@@ -42,6 +43,7 @@ def dispatch(argv: Sequence[str]) -> None:
         "select": run_select,
         "students": run_students,
         "shards": run_shards,
+        "embed": lambda words: run_embed(words, given),
     }[words.verb](words)
 
 
@@ -85,6 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_options(
         verbs.add_parser("select", help="choose the sentences to distil on: visually grounded ones, or a baseline")
     )
+
+    add_embed(verbs.add_parser("embed", help="a teacher's embeddings of shards, computed once; or look a store over"))
 
     students = verbs.add_parser("students", help="architectures a recipe can name as student.name")
     students.add_argument("filter", nargs="?", default="", help="part of the name")

@@ -18,7 +18,14 @@ from toolkit.config.resolve import differences
 from toolkit.errors import ConfigError
 from toolkit.models import Model, Teacher
 
-ONLY_SPEED = ("teacher.store:", "student.grad_checkpointing:", "data.batch_size_per_gpu:")
+ONLY_SPEED = (
+    "teacher.store:",
+    "teacher.in_memory:",
+    "student.grad_checkpointing:",
+    "data.batch_size_per_gpu:",
+    "data.cache_dir:",
+    "data.cache_gigabytes:",
+)
 """Settings inside the method sections that may change when a run goes on."""
 PACKAGES = ("dime-fm-toolkit", "torch", "deepspeed", "open_clip_torch", "timm", "webdataset", "numpy")
 
@@ -56,8 +63,8 @@ def write_facts(
         "teacher": teacher
         and {
             "name": teacher.name,
-            "image_params": teacher.model.image_params,
-            "text_params": teacher.model.text_params,
+            "image_params": teacher.image_params,
+            "text_params": teacher.text_params,
             "dtype": str(teacher.dtype).removeprefix("torch."),
         },
         "data": data,

@@ -5,8 +5,9 @@ from torch import Tensor
 
 from toolkit.config import Batch, Run
 from toolkit.distiller import Distiller
+from toolkit.embeddings import unit
 from toolkit.errors import ConfigError
-from toolkit.models import Model, Teacher
+from toolkit.models import Model, StoredTeacher, Teacher
 from toolkit.step import teacher_embeddings
 
 
@@ -55,6 +56,13 @@ def fake_tensors(
     if run.student.text_tower:
         tensors["student_tokens"] = tokens(student.context_length)
     for name, teacher in teachers.items():
+        if isinstance(teacher, StoredTeacher):
+            rows = batch.batch_size_per_gpu if run.data.pairs else batch.text_batch_size_per_gpu
+            tensors[f"{name}_image_features"] = unit(
+                torch.randn(batch.batch_size_per_gpu, teacher.embed_dim, device=device)
+            )
+            tensors[f"{name}_text_features"] = unit(torch.randn(rows, teacher.embed_dim, device=device))
+            continue
         tensors[f"{name}_images"] = pictures(teacher.preprocess.image_size)
         if teacher.tokenizer_name is not None:
             tensors[f"{name}_tokens"] = tokens(teacher.context_length)

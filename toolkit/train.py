@@ -1,17 +1,19 @@
 """The one training loop. Read it downwards; the losses are in toolkit/losses, the wrapped module in toolkit/distiller.py."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from toolkit import checkpoint, distributed, facts
+from toolkit import checkpoint, config, distributed, facts
 from toolkit.checkpoint import Progress
 from toolkit.config import Run, batch_arithmetic, shards_of, world_size_from_environment
 from toolkit.data.build import Streams, build_sources, check_shards
+from toolkit.data.cache import cache_of
 from toolkit.distiller import Distiller
-from toolkit.embed import prepare_stores
+from toolkit.embed import prepare_stores, stored_teacher
 from toolkit.engine import build_engine, set_lr, set_weights
 from toolkit.errors import ConfigError
 from toolkit.evaluate import Harness, StudentEncoder, flat_metrics
@@ -39,16 +41,18 @@ def train(run: Run) -> dict[str, Any]:
     device = distributed.device()
     check_shards(run)
 
-    # Models: the same seed on every rank, so that all students start equal.
+    # Models: the same seed on every rank, so that all students start equal, whether a teacher is built before or not.
+    teacher = teacher_of(run, run.teacher, device) if run.teacher.name else None
     distributed.seed_everything(run.seed)
-    teacher = build_teacher(run.teacher, run.precision, device) if run.teacher.name else None
     student = build_student(run.student, teacher)
     student.module = sync_batchnorm(student.module, batch.world_size)
     losses = build_losses(run.losses, embed_dim=student.embed_dim, class_embeddings=class_embeddings(teacher))
     distiller = Distiller(
         student.module, losses, student.preprocess, text_tower=run.student.text_tower, compile=run.compile
     )
-    harness = Harness(run.evaluation)
+    if teacher is not None:
+        teacher.release()
+    harness = Harness(run.evaluation, cache=cache_of(run.data))
     distiller.to(device)
     imitated = imitated_teachers(run, losses, teacher, device)
     frozen = try_fake_batch(distiller, student, imitated, run, batch, device)
@@ -57,10 +61,10 @@ def train(run: Run) -> dict[str, Any]:
 
     # Data: counted, and embedded where the run keeps a store of the teacher's embeddings.
     reads_text = "text" in losses.needs
-    stores = prepare_stores(run, imitated.get(MAIN), reads_text)
+    stores = prepare_stores(run, imitated, reads_text)
     sources = build_sources(
         run.data, batch, student=student.preprocess, teachers={name: one.preprocess for name, one in imitated.items()},
-        tokenizers=tokenizers(run, student, imitated, reads_text=reads_text, stored=bool(stores)), seed=run.seed, stores=stores,
+        tokenizers=tokenizers(run, student, imitated, reads_text=reads_text, stores=stores), seed=run.seed, stores=stores,
     )  # fmt: skip
     start = facts.write_facts(run, batch, student, teacher, {name: source.facts() for name, source in sources.items()})
     distributed.say(facts.in_words(run, start))
@@ -140,6 +144,8 @@ def evaluate_on_the_way(
     engine.eval()
     distributed.average_buffers(engine.module.student)  # those of the losses are alike on all ranks
     sets = harness.judge({**({"teacher": teacher} if teacher is not None else {}), "student": encoder})
+    if teacher is not None:
+        teacher.release()
     engine.train()
     found = flat_metrics(sets, "student")
     if metrics is not None:
@@ -191,20 +197,27 @@ def imitated_teachers(run: Run, losses: LossSum, teacher: Teacher | None, device
     """The teachers that the losses look at, the main one first."""
     if teacher is None or "teacher" not in losses.needs:
         return {}
-    extra = {name: build_teacher(chosen, run.precision, device) for name, chosen in run.extra_teachers.items()}
+    extra = {name: teacher_of(run, chosen, device) for name, chosen in run.extra_teachers.items()}
     return {MAIN: teacher, **extra}
 
 
+def teacher_of(run: Run, chosen: config.Teacher, device: torch.device) -> Teacher:
+    """The teacher itself, or what is known of it from its store where it is not to be in memory."""
+    if chosen.in_memory:
+        return build_teacher(chosen, run.precision, device)
+    return stored_teacher(chosen, run.precision, device, bool(run.data.pairs or shards_of(run.data, "texts")))
+
+
 def tokenizers(
-    run: Run, student: Model, teachers: dict[str, Teacher], *, reads_text: bool, stored: bool
+    run: Run, student: Model, teachers: dict[str, Teacher], *, reads_text: bool, stores: Collection[str]
 ) -> dict[str, Any]:
-    """Tokenizers of the tensors that this run needs, by tensor name; none for the main teacher where it is stored."""
+    """Tokenizers of the tensors that this run needs, by tensor name; none for a teacher whose sentences are stored."""
     found: dict[str, Any] = {}
     if run.student.text_tower:
         assert student.tokenizer is not None
         found["student_tokens"] = build_tokenizer(student.tokenizer, student.context_length)
     for name, teacher in teachers.items():
-        if reads_text and not (stored and name == MAIN):
+        if reads_text and f"{name}_text_features" not in stores:
             found[f"{name}_tokens"] = teacher.tokenizer()
     if shards_of(run.data, "texts") and not reads_text:
         distributed.say("data.texts is set and no loss with a weight reads sentences: they are not loaded")

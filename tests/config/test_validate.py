@@ -27,7 +27,8 @@ PAIRED = replace(
 CONTRADICTIONS = {
     "extra_teachers.b.name=ViT-B-32": "extra_teachers is set and no loss takes several teachers; add one of ensemble_kl",
     "losses.ensemble_kl.weight=1 extra_teachers.b.image_size=224": "extra_teachers.b.name is not set",
-    "losses.ensemble_kl.weight=1 extra_teachers.b.name=ViT-B-32 extra_teachers.b.store=s": "extra_teachers.b.store: only the main",
+    "losses.ensemble_kl.weight=1 extra_teachers.b.name=B extra_teachers.b.in_memory=false": "extra_teachers.b.in_memory=false",
+    "teacher.in_memory=false": "teacher.in_memory=false trains from stored embeddings and teacher.store is not set",
     "losses.ensemble_kl.weight=1 losses.ensemble_kl.scales=[70,60]": "losses.ensemble_kl.scales has 2 entries and the run 1",
     "out_dir=''": "out_dir is not set; give the folder of the run",
     "student.name=''": "student.name is not set; give an open_clip architecture",

@@ -17,6 +17,7 @@ from toolkit.corpus.jobs import Progress
 from toolkit.corpus.request import Sizes, mix_from
 from toolkit.data.shards import count_samples, scan_shard
 from toolkit.data.store import EmbeddingStore
+from toolkit.data.store_file import write_rows
 from toolkit.errors import ConfigError, DataError
 from toolkit.models.tokenizers import build_tokenizer
 
@@ -133,7 +134,7 @@ def test_the_stored_embeddings_are_those_of_the_sentences(world: World) -> None:
         shard = scan_shard(path)
         for row in range(shard.count):
             text = shard.read(row, "txt").decode()
-            assert np.array_equal(store.read(path, shard.keys, row).numpy(), values[text])
+            assert np.array_equal(store.read(path, shard.keys, row).features.numpy(), values[text])
 
 
 def test_filters(tmp_path: Path) -> None:
@@ -350,15 +351,17 @@ def test_stores_that_do_not_fit(world: World, tmp_path: Path) -> None:
         select_corpus(replace(world.request("out"), images=text_store))
     with pytest.raises(ConfigError, match="is the store that is chosen from"):
         select_corpus(world.request("out", store=text_store))
-    entry = next(path for path in sorted(text_store.glob("00003-*.json")))
-    content = json.loads(entry.read_text())
-    entry.write_text(json.dumps({**content, "keys_sha256": "0"}))
+    entry = next(path for path in sorted(text_store.glob("00003-*.safetensors")))
+    shard = scan_shard(world.folder / "texts/00003.tar")
+    whole = torch.from_numpy(world.texts[39:52])[:, None]
+    where = entry, shard.path.name, str(shard.path.resolve())
+    write_rows(*where, ["other", *shard.keys[1:]], whole, "fp32")
     with pytest.raises(DataError, match="was made from other samples than"):
         select_corpus(world.request("out"))
-    entry.write_text(json.dumps({**content, "samples": 12}))
-    with pytest.raises(DataError, match=r"has the shape \[13, 8\]"):
+    write_rows(*where, shard.keys, whole[..., :7], "fp32")
+    with pytest.raises(DataError, match=r"has the shape \[13, 7\]"):
         select_corpus(world.request("out"))
-    entry.write_text(json.dumps({name: value for name, value in content.items() if name != "path"}))
+    write_rows(entry, shard.path.name, "", shard.keys, whole, "fp32")
     with pytest.raises(DataError, match=r"does not say where the shard 00003.tar lies .* --shards"):
         select_corpus(world.request("out"))
     assert select_corpus(world.request("out", shards=str(world.folder / "texts")))["chosen"] == 20

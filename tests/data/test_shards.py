@@ -17,6 +17,7 @@ from toolkit.data.texts import decode_text
 from toolkit.errors import DataError
 
 MakeShards = Callable[..., Path]
+INDEX = '{"shards": [{"name": "%s", "bytes": %s, "samples": %s}]}'
 
 
 def tar_of(path: Path, members: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> Path:
@@ -108,9 +109,9 @@ def test_a_stale_index_is_not_believed(make_shards: MakeShards) -> None:
     write_shards(folder.parent / "b", ({"__key__": f"{k}", "txt": "x"} for k in range(3)))
     paths[0].write_bytes((folder.parent / "b" / "00000.tar").read_bytes())
     index = json.loads((folder / INDEX_NAME).read_text())
-    index["shards"][1]["samples"] = 77
+    index["shards"][1]["samples"] = 7
     (folder / INDEX_NAME).write_text(json.dumps(index))
-    assert count_samples(paths) == [3, 77]
+    assert count_samples(paths) == [3, 7]
 
 
 def test_without_an_index_shards_are_scanned(make_shards: MakeShards) -> None:
@@ -121,7 +122,22 @@ def test_without_an_index_shards_are_scanned(make_shards: MakeShards) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", "3", '{"shards": [{"bytes": 3}]}', '{"shards": 7}', '{"shards": [{"name": "00000.tar"}]}']
+    "content",
+    [
+        "{",
+        "[]",
+        "3",
+        '{"shards": [{"bytes": 3}]}',
+        '{"shards": 7}',
+        '{"shards": [{"name": "00000.tar"}]}',
+        "[" * 99_999,
+        INDEX % ("../a.tar", 9, 0),
+        INDEX % ("a.tar", 2048, -1),
+        INDEX % ("a.tar", 2048, 10**18),
+        INDEX % ("a.tar", "1e999", 1),
+        INDEX % ("a.tar", "NaN", 1),
+    ],
+    ids=range(12),
 )
 def test_a_corrupt_index_is_named(content: str, make_shards: MakeShards) -> None:
     """And what to do about it."""

@@ -96,6 +96,18 @@ def test_workers_change_nothing(make_shards: MakeShards) -> None:
     assert sum(batch.skipped.total() for batch in alone) >= 2
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader")
+def test_two_ranks_of_two_workers_resumed_as_one_of_three(make_shards: MakeShards) -> None:
+    """Real processes, over the end of a pass: shards, keys and pixels of one process that never stopped."""
+    folder = make_shards("pairs", 24)
+    straight = take(stream_of(folder), 7)
+    ranks = [take(stream_of(folder), 3, rank=rank, world=2, workers=2) for rank in range(2)]
+    before = [left.keys + right.keys for left, right in zip(*ranks, strict=True)]
+    after = take(stream_of(folder), 4, first_step=3, workers=3)
+    assert before + [batch.keys for batch in after] == [batch.keys for batch in straight] and same(after, straight[3:])
+    assert len({key for batch in straight[:4] for key in batch.keys}) == 24
+
+
 def test_seed_and_pass_change_the_crop(make_shards: MakeShards) -> None:
     """The same sample is cut anew in every pass; asked twice at one position it is not."""
     stream = stream_of(make_shards("pairs", 4), window=1)

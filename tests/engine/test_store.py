@@ -4,13 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from toolkit import config
 from toolkit.config import Augmentation, Checkpoint, Data, Logging, Optim, Run, Student, Teacher
 from toolkit.data.shards import write_shards
-from toolkit.errors import ConfigError, DataError
+from toolkit.data.store_file import StoredRows, read_entry, write_rows
+from toolkit.errors import DataError
 from toolkit.playground.prepare import TEACHER
 from toolkit.playground.shards import write_world
 from toolkit.train import train
@@ -64,7 +64,7 @@ def test_filled_shards_are_not_embedded_again(run, tmp_path, capsys):
     capsys.readouterr()
     train(replace(run, out_dir=str(tmp_path / "again")))
     assert "embedding" not in capsys.readouterr().out
-    next((tmp_path / "store/text").glob("*.npy")).unlink()
+    next((tmp_path / "store/text").glob("*.safetensors")).unlink()
     train(replace(run, out_dir=str(tmp_path / "third")))
     assert "embedding 1 of 1 shards" in capsys.readouterr().out
 
@@ -72,15 +72,16 @@ def test_filled_shards_are_not_embedded_again(run, tmp_path, capsys):
 def test_store_of_another_teacher_is_refused(run, tmp_path):
     train(run)
     random = Teacher(name="toolkit.playground.towers:scene_clip", pretrained="random", store=run.teacher.store)
-    with pytest.raises(DataError, match=r"weights_sha256: .* use another teacher\.store"):
+    with pytest.raises(DataError, match=r"weights_sha256: .* use another folder"):
         train(replace(run, out_dir=str(tmp_path / "other"), teacher=random))
 
 
 def test_exchanged_embeddings_are_caught(run, tmp_path):
     """Rows in another order than the shard's: every embedding is real, and of the wrong picture."""
     train(run)
-    file = next((tmp_path / "store/image").glob("*.npy"))
-    np.save(file, np.load(file)[::-1])
+    file = next((tmp_path / "store/image").glob("*.safetensors"))
+    stored, entry = StoredRows(file), read_entry(file)
+    write_rows(file, entry.shard, entry.path, stored.keys, stored.rows.flip(0), "fp32")
     with pytest.raises(DataError, match="has cosine"):
         train(replace(run, out_dir=str(tmp_path / "other")))
 
@@ -104,6 +105,10 @@ def test_unreadable_samples_are_skipped_and_counted(run, tmp_path):
     assert last["data/skipped_not_embedded"] >= 3
 
 
-def test_crops_need_the_live_teacher(run):
-    with pytest.raises(ConfigError, match=r"teacher\.store holds embeddings of plain pictures"):
-        config.resolve(run, ["data.teacher_view=same"])
+def test_crops_that_were_not_recorded_are_refused(run, tmp_path):
+    same = replace(run, data=replace(run.data, teacher_view="same"), out_dir=str(tmp_path / "other"))
+    with pytest.raises(DataError, match="holds none yet; make it with `dime embed images"):
+        train(same)
+    train(run)
+    with pytest.raises(DataError, match=r"holds embeddings of plain pictures .*set data.teacher_view=plain"):
+        train(same)

@@ -74,7 +74,7 @@ def test_a_full_store_is_read_instead(run: Run, tmp_path: Path) -> None:
     empty = profile_data(stored, samples=8)
     assert len(empty["notes"]) == 2 and "does not hold all shards yet" in empty["notes"][0]
     assert "crop and resize for teacher_images" in empty["streams"]["images"]["stages"]
-    prepare_stores(stored, build_teacher(run.teacher, "fp32", CPU), reads_text=True)
+    prepare_stores(stored, {"teacher": build_teacher(run.teacher, "fp32", CPU)}, reads_text=True)
     full = profile_data(stored, samples=8)
     assert full["notes"] == []
     assert list(full["streams"]["images"]["stages"]) == [

@@ -11,6 +11,7 @@ from toolkit.calibrate.sample import draw_sample
 from toolkit.calibrate.sharpness import Sharpness
 from toolkit.calibrate.words import as_text
 from toolkit.config import Run, world_size_from_environment
+from toolkit.data.cache import cache_of
 from toolkit.data.shards import expand_shards
 from toolkit.errors import ConfigError, DataError
 from toolkit.models import build_teacher
@@ -51,7 +52,7 @@ def check_data(run: Run) -> None:
     try:
         for name in ("images", "texts", "pairs"):
             if pattern := getattr(run.data, name):
-                expand_shards(pattern, asked_by=f"data.{name}")
+                expand_shards(pattern, asked_by=f"data.{name}", cache=cache_of(run.data))
     except DataError as error:
         raise DataError(
             f"{error}. A recipe that makes its own, as recipes/quickstart.py does, must have run first"

@@ -1,18 +1,18 @@
 """The first samples of a run's own streams, as its teacher embeds them."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from toolkit.config import Run, shards_of
-from toolkit.data.shards import count_samples, expand_shards
+from toolkit.data.cache import cache_of
+from toolkit.data.shards import ShardPath, count_samples, expand_shards
 from toolkit.data.store import EmbeddingStore
 from toolkit.data.streams import ShardStream, SkipLimit, batches
 from toolkit.data.views import TrainingViews
-from toolkit.embed import ROWS, Pool, pools, store_of, weight_hash
+from toolkit.embed import ROWS, Pool, Reader, pools, store_of, weight_hash
 from toolkit.models import Teacher
 
 MOST = 4096
@@ -44,13 +44,17 @@ def draw_sample(run: Run, teacher: Teacher, samples: int | None) -> Sample:
         if kind == "image" and data.teacher_view == "same":
             pool = with_crops(run, teacher, pool)
             notes.append("The teacher's pictures are crops, as data.teacher_view=same says, at the teacher's own size.")
-        paths = expand_shards(pool.pattern, asked_by=pool.asked_by)
-        store = filled(store_of(run, teacher, kind, pool, weights), paths, notes) if run.teacher.store else None
+        paths = expand_shards(pool.pattern, asked_by=pool.asked_by, cache=cache_of(data))
+        store = (
+            filled(store_of(run.teacher.store, teacher, kind, pool, weights), paths, notes)
+            if run.teacher.store
+            else None
+        )
         number = int(
             kind == "text" and not data.pairs
         )  # the seed of build_sources: the sample is the run's first batch
         stream = ShardStream(
-            pool.asked_by, paths, [pool.field] if store is None else [], seed=2 * run.seed + number,
+            pool.asked_by, paths, [pool.reader.field] if store is None else [], seed=2 * run.seed + number,
             window_shards=data.shuffle_shards, max_skip_fraction=data.max_skip_fraction,
             stores={} if store is None else {pool.tensor: store},
         )  # fmt: skip
@@ -66,11 +70,18 @@ def with_crops(run: Run, teacher: Teacher, pool: Pool) -> Pool:
     """The pool with the random view that the student shares with its teacher."""
     how = run.data.augmentation, run.data.teacher_view, run.data.max_image_pixels
     return replace(
-        pool, field=replace(pool.field, read=TrainingViews(teacher.preprocess, {"teacher": teacher.preprocess}, *how))
+        pool,
+        reader=Reader(
+            replace(
+                pool.reader.field,
+                read=TrainingViews(teacher.preprocess, {"teacher": teacher.preprocess}, *how),
+                random=True,
+            )
+        ),
     )
 
 
-def filled(store: EmbeddingStore, paths: list[Path], notes: list[str]) -> EmbeddingStore | None:
+def filled(store: EmbeddingStore, paths: list[ShardPath], notes: list[str]) -> EmbeddingStore | None:
     """The store if it holds every shard, else None, and a note."""
     lacking = sum(not store.is_complete(path, n) for path, n in zip(paths, count_samples(paths), strict=True))
     if not lacking:

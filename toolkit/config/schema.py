@@ -46,6 +46,8 @@ class Teacher:
     """Its weights are cast once; auto follows `precision`."""
     store: str = ""
     """Folder of its embeddings, filled at the start where they are missing and read instead of running it each step."""
+    in_memory: bool = True
+    """false: train from `store` alone, which must be complete; the teacher is loaded for evaluations only."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Source:
     """One of several sets of shards that are mixed by weight."""
 
     shards: str = ""
-    """A brace pattern, a folder, or several joined by `::`."""
+    """A brace pattern of paths or URLs, a folder, or several joined by `::`."""
     weight: float | None = None
     """Share of the batch, relative to the other sources'; null: as many as it has samples."""
 
@@ -75,7 +77,7 @@ class Data:
     """What the model sees. Images and texts are two unpaired streams; `pairs` is the one paired stream."""
 
     images: str = ""
-    """Shards of images: a brace pattern, a folder, or several joined by `::`."""
+    """Shards of images: a brace pattern of paths or URLs, a folder, or several joined by `::`."""
     texts: str = ""
     """Shards of sentences, unrelated to the images."""
     pairs: str = ""
@@ -108,6 +110,10 @@ class Data:
     """Undecodable or missing samples are replaced and counted; above this share the run stops."""
     max_image_pixels: int = 89_478_485
     """Larger pictures are skipped before they are decoded."""
+    cache_dir: str = ""
+    """Folder for copies of shards given as URLs, on a disk of the node; empty: `~/.cache/dime/shards` (XDG_CACHE_HOME)."""
+    cache_gigabytes: float = 50.0
+    """What these copies may take together (10^9 bytes); those used longest ago are removed first."""
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,8 @@ def wrong_numbers(run: Run) -> Iterator[str]:
         **{f"losses.{name}.weight": term.weight for name, term in run.losses.items()},
     }
     yield from (f"{key} ({value}) must not be negative" for key, value in not_negative.items() if value < 0)
+    if not data.cache_gigabytes > 0:
+        yield f"data.cache_gigabytes ({data.cache_gigabytes}) must be above 0, and hold the shards that are read at one time"
     if optim.warmup_steps and optim.warmup_steps >= run.steps:
         yield f"optim.warmup_steps ({optim.warmup_steps}) must be below steps ({run.steps}); lower it or raise steps"
     if not optim.min_lr <= optim.lr:
@@ -157,8 +159,13 @@ def loss_needs(run: Run) -> Iterator[str]:
         if getattr(active[name], "classes", None) == "":
             yield f"losses.{name}.classes is not set; give a JSON file with classnames and templates"
     yield from ensemble_needs(run, active)
-    if run.teacher.store and run.data.teacher_view == "same":
-        yield "teacher.store holds embeddings of plain pictures and data.teacher_view=same needs those of crops; unset one"
+    teachers = {
+        "teacher": run.teacher,
+        **{f"extra_teachers.{name}": extra for name, extra in run.extra_teachers.items()},
+    }
+    for key, teacher in teachers.items():
+        if not teacher.in_memory and not teacher.store:
+            yield f"{key}.in_memory=false trains from stored embeddings and {key}.store is not set; set it to the folder of its store"
     if run.data.pairs and (shards_of(run.data, "images") or shards_of(run.data, "texts")):
         yield "data.pairs and data.images/data.texts are both set; a run is paired or unpaired, keep one"
     trains_text = any("text" in wanted for wanted in needs.values())
@@ -189,8 +196,6 @@ def ensemble_needs(run: Run, active: dict[str, LossOptions]) -> Iterator[str]:
     for key, chosen in run.extra_teachers.items():
         if not chosen.name:
             yield f"extra_teachers.{key}.name is not set; give an open_clip name, a checkpoint folder or package.module:function"
-        if chosen.store:
-            yield f"extra_teachers.{key}.store: only the main teacher is stored; unset it, this teacher runs at every step"
     for name, term in ensembles.items():
         scales = getattr(term, "scales", ())
         if scales and len(scales) != 1 + len(run.extra_teachers):

@@ -20,7 +20,8 @@ from toolkit.corpus.pool import Pool, fingerprint, open_pool
 from toolkit.corpus.request import Request
 from toolkit.corpus.words import as_text
 from toolkit.corpus.write import write_corpus, write_store
-from toolkit.data.store import EmbeddingStore, write_aside
+from toolkit.data.index import write_aside
+from toolkit.data.store import EmbeddingStore
 from toolkit.errors import ConfigError, DataError
 
 RESULT, PAGE, PARTIAL = "selection.json", "selection.html", ".partial"

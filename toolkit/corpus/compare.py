@@ -14,7 +14,7 @@ from torch import Tensor
 
 from toolkit.corpus.filters import KEPT, is_embedded, load, save_aside
 from toolkit.corpus.request import Sizes
-from toolkit.data.stored import StoredRows
+from toolkit.data.stored import StoredPool
 
 PART_PRODUCTS = 1e12
 """Multiplications between two partial results: ten seconds to a minute of a core."""
@@ -32,8 +32,8 @@ class Part:
     start: int
     stop: int
     work: Path
-    images: StoredRows
-    texts: StoredRows
+    images: StoredPool
+    texts: StoredPool
     k: int
     sizes: Sizes
     device: str
@@ -48,7 +48,7 @@ class Part:
         return all(self.path(what).is_file() for what in ("scores", "places", "best"))
 
 
-def parts_of(images: StoredRows, texts: StoredRows, work: Path, k: int, sizes: Sizes, device: str) -> list[Part]:
+def parts_of(images: StoredPool, texts: StoredPool, work: Path, k: int, sizes: Sizes, device: str) -> list[Part]:
     """The pool in parts that depend on nothing but the sizes."""
     step = sizes.part_rows or part_rows(len(images), len(texts), texts.width, sizes.text_rows)
     starts = range(0, len(texts), step)
@@ -118,7 +118,7 @@ def kept_places(work: Path, start: int, stop: int) -> np.ndarray:
 
 
 def text_blocks(
-    texts: StoredRows, places: np.ndarray, sizes: Sizes, device: str
+    texts: StoredPool, places: np.ndarray, sizes: Sizes, device: str
 ) -> Iterator[tuple[np.ndarray, Float[Tensor, "m e"]]]:
     """(places, unit rows) of `text_rows` sentences at a time; the last block is padded with zeros to the same shape."""
     for start in range(0, len(places), sizes.text_rows):
@@ -127,7 +127,7 @@ def text_blocks(
 
 
 def image_blocks(
-    images: StoredRows, only: np.ndarray | None, sizes: Sizes, device: str
+    images: StoredPool, only: np.ndarray | None, sizes: Sizes, device: str
 ) -> Iterator[tuple[np.ndarray, Float[Tensor, "b e"]]]:
     """(numbers, unit rows) of the embedded images, of all or of `only` these; padded like the sentences."""
     total = len(images) if only is None else len(only)

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from toolkit.corpus.request import Filters
-from toolkit.data.bad_sample import BadSample
+from toolkit.data.decode import BadSample
 from toolkit.data.shards import Shard, scan_shard
-from toolkit.data.store import hash_of
-from toolkit.data.stored import StoredRows, StoredShard
+from toolkit.data.store_file import hash_of
+from toolkit.data.stored import StoredPool, StoredShard
 from toolkit.data.texts import decode_text
 from toolkit.errors import DataError
 
 REASONS = (
-    "kept", "not_embedded", "no_text", "not_utf8", "empty_text", "too_short", "too_long", "too_many_tokens", "duplicate",
+    "kept", "not_embedded", "no_text", "not_utf8", "nul_in_text", "empty_text", "too_many_bytes", "too_short", "too_long",
+    "too_many_tokens", "duplicate",
 )  # fmt: skip
 """A sentence's code is its place here; the first that holds is counted."""
 KEPT, DUPLICATE = 0, REASONS.index("duplicate")
@@ -40,7 +41,7 @@ class LookJob:
     number: int
     shards: range
     work: Path
-    rows: StoredRows
+    rows: StoredPool
     filters: Filters
     text_key: str
 
@@ -55,7 +56,7 @@ class LookJob:
         return int(self.rows.starts[self.shards.stop] - self.rows.starts[self.shards.start])
 
 
-def look_jobs(rows: StoredRows, work: Path, filters: Filters, text_key: str) -> list[LookJob]:
+def look_jobs(rows: StoredPool, work: Path, filters: Filters, text_key: str) -> list[LookJob]:
     """Whole shards, at least LOOK_ROWS samples each."""
     jobs: list[LookJob] = []
     first = 0
@@ -109,7 +110,7 @@ def open_shard(stored: StoredShard) -> Shard:
     shard = scan_shard(stored.path)
     if shard.count != stored.samples or hash_of(shard.keys) != stored.keys_sha256:
         raise DataError(
-            f"{stored.npy} was made from other samples than {stored.path} holds now ({stored.samples} embedded, {shard.count} "
+            f"{stored.file} was made from other samples than {stored.path} holds now ({stored.samples} embedded, {shard.count} "
             "there, or other keys); embed the shard again"
         )
     return shard

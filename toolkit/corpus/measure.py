@@ -11,7 +11,7 @@ from toolkit.corpus.choose import Choice
 from toolkit.corpus.compare import NOWHERE, Part, TopK, best_blocks, image_blocks, text_blocks
 from toolkit.corpus.jobs import Progress, run_jobs
 from toolkit.corpus.request import Sizes
-from toolkit.data.stored import StoredRows
+from toolkit.data.stored import StoredPool
 
 FINE = 20_000
 """Bins from -1 to 1: quantiles are good to 0.0001."""
@@ -120,7 +120,7 @@ def best_in(part: Part, images: np.ndarray, places: np.ndarray, workers: int) ->
 
 
 def best_of_images(
-    images: StoredRows, texts: StoredRows, places: np.ndarray, sizes: Sizes, device: str, chosen: np.ndarray
+    images: StoredPool, texts: StoredPool, places: np.ndarray, sizes: Sizes, device: str, chosen: np.ndarray
 ) -> np.ndarray:
     """Similarity of each of the chosen images, all embedded, to the best of the sentences at `places`."""
     best = torch.full((len(chosen),), -torch.inf)

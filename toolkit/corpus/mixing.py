@@ -8,8 +8,8 @@ import numpy as np
 
 from toolkit.corpus.filters import KEPT, is_embedded, look_at, read_text
 from toolkit.corpus.request import Filters, Mix
-from toolkit.data.shards import Shard, count_samples, expand_shards, scan_shard
-from toolkit.data.stored import StoredRows, stored_for
+from toolkit.data.shards import Shard, ShardPath, count_samples, expand_shards, scan_shard
+from toolkit.data.stored import StoredPool, stored_for
 from toolkit.errors import DataError
 
 
@@ -19,12 +19,12 @@ class Mixed:
 
     number: int
     mix: Mix
-    paths: tuple[Path, ...]
+    paths: tuple[ShardPath, ...]
     starts: np.ndarray
     places: np.ndarray
     """Numbers of samples over all its shards, ascending, each as often as it is to be there."""
     usable: int
-    rows: StoredRows | None
+    rows: StoredPool | None
     """Their embeddings, where these are to be written."""
     text_key: str
 
@@ -55,7 +55,7 @@ def open_mix(number: int, mix: Mix, text_folder: Path | None, width: int, text_k
     `text_folder`: the store that must hold their embeddings; None where nobody needs these. Raises DataError.
     """
     paths = tuple(expand_shards(mix.pattern, asked_by="--mix"))
-    rows = StoredRows(stored_for(text_folder, mix.pattern, asked_by="--mix"), width) if text_folder else None
+    rows = StoredPool(stored_for(text_folder, mix.pattern, asked_by="--mix"), width) if text_folder else None
     starts = np.concatenate([[0], np.cumsum(count_samples(paths))]).astype(np.int64)
     good = []
     for path, start in zip(paths, starts.tolist(), strict=False):

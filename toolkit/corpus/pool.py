@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from toolkit.corpus.request import Request
-from toolkit.data.shards import expand_shards
+from toolkit.data.shards import ShardPath, expand_shards, local_file
 from toolkit.data.stored import (
     TEACHER_KEYS,
-    StoredRows,
+    StoredPool,
     StoredShard,
     read_manifest,
     store_folder,
@@ -30,8 +30,8 @@ class Pool:
     """Name, weight hash and width."""
     manifest: dict[str, Any]
     """Of the text store, for the store that is written."""
-    images: StoredRows
-    texts: StoredRows
+    images: StoredPool
+    texts: StoredPool
     text_folder: Path
 
 
@@ -54,8 +54,8 @@ def open_pool(request: Request) -> Pool:
     return Pool(
         {key: texts[key] for key in TEACHER_KEYS},
         texts,
-        StoredRows(stored_shards(folders["image"]), width),
-        StoredRows(text_shards(request, folders["text"]), width),
+        StoredPool(stored_shards(folders["image"]), width),
+        StoredPool(text_shards(request, folders["text"]), width),
         folders["text"],
     )
 
@@ -73,9 +73,10 @@ def text_shards(request: Request, folder: Path) -> list[StoredShard]:
                 f"{folder} does not say where the shard {shard.name} lies (it was filled by an earlier version); name the shards "
                 "with --shards"
             )
-        if shard.path in mixed or shard.path.parent == out:
+        here = shard.path if isinstance(shard.path, Path) else None
+        if shard.path in mixed or (here and here.parent == out):
             continue
-        if not shard.path.is_file():
+        if here and not here.is_file():
             raise DataError(f"{shard.path}, embedded in {folder}, is not there any more; name the shards with --shards")
         found.append(shard)
     if not found:
@@ -104,11 +105,11 @@ def fingerprint(request: Request, pool: Pool, device: str) -> str:
 
 def entry(shard: StoredShard) -> tuple[str, int, str, int, int]:
     """A stored shard as it is now."""
-    return (str(shard.npy.resolve()), shard.samples, shard.keys_sha256, *stamp(shard.npy))
+    return (str(shard.file.resolve()), shard.samples, shard.keys_sha256, *stamp(shard.file))
 
 
-def stamp(path: Path | None) -> tuple[int, int]:
-    """Bytes and time of change."""
+def stamp(path: ShardPath | None) -> tuple[int, int]:
+    """Bytes and time of change, those of a remote shard's copy."""
     assert path is not None
-    found = path.stat()
+    found = local_file(path).stat()
     return found.st_size, found.st_mtime_ns

@@ -14,14 +14,14 @@ from toolkit.corpus.jobs import Progress
 from toolkit.corpus.mixing import Mixed
 from toolkit.data.shards import write_shards
 from toolkit.data.store import EmbeddingStore
-from toolkit.data.stored import StoredRows
+from toolkit.data.stored import StoredPool
 
 ORIGIN = np.dtype([("shard", "<i4"), ("row", "<i8"), ("rank", "<i8"), ("score", "<f4")])
 """A row of chosen.npy, in the order of the shards: where the sentence lay, and how it was judged."""
 
 
 def write_corpus(
-    out: Path, aside: Path, rows: StoredRows, choice: Choice, mixed: Sequence[Mixed], text_key: str, per_shard: int
+    out: Path, aside: Path, rows: StoredPool, choice: Choice, mixed: Sequence[Mixed], text_key: str, per_shard: int
 ) -> None:
     """Text shards in `out`: the chosen in the order of the pool (shard, row), then what is mixed in.
 
@@ -47,7 +47,7 @@ def write_corpus(
 
 
 def chain_samples(
-    rows: StoredRows, places: np.ndarray, mixed: Sequence[Mixed], text_key: str
+    rows: StoredPool, places: np.ndarray, mixed: Sequence[Mixed], text_key: str
 ) -> Iterator[tuple[str, str]]:
     """(key, sentence) of everything that is written, in order."""
     shards = np.searchsorted(rows.starts, places, side="right") - 1
@@ -64,7 +64,7 @@ def key_of(shard: int, row: int) -> str:
     return f"{shard:05d}-{row:07d}"
 
 
-def origins(rows: StoredRows, choice: Choice, order: np.ndarray) -> np.ndarray:
+def origins(rows: StoredPool, choice: Choice, order: np.ndarray) -> np.ndarray:
     """ORIGIN of every chosen sentence."""
     found = np.empty(len(order), ORIGIN)
     places = choice.places[order]
@@ -75,7 +75,7 @@ def origins(rows: StoredRows, choice: Choice, order: np.ndarray) -> np.ndarray:
 
 
 def write_store(
-    folder: Path, manifest: dict[str, Any], out: Path, rows: StoredRows, choice: Choice, mixed: Sequence[Mixed],
+    folder: Path, manifest: dict[str, Any], out: Path, rows: StoredPool, choice: Choice, mixed: Sequence[Mixed],
     per_shard: int,
 ) -> None:  # fmt: skip
     """The embeddings of the corpus as a store of its shards; raises DataError where `folder` is another teacher's."""
@@ -108,7 +108,7 @@ def slices(
         before += len(where)
 
 
-def keys_of(rows: StoredRows, places: np.ndarray, mixed: Sequence[Mixed]) -> Iterator[str]:
+def keys_of(rows: StoredPool, places: np.ndarray, mixed: Sequence[Mixed]) -> Iterator[str]:
     """The keys of `chain_samples`, without reading a sentence."""
     shards = np.searchsorted(rows.starts, places, side="right") - 1
     for number, row in zip(shards.tolist(), (places - rows.starts[shards]).tolist(), strict=True):

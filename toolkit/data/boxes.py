@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 
 class Crop(NamedTuple):
@@ -15,6 +16,12 @@ class Crop(NamedTuple):
     height: int
     width: int
     flip: bool
+
+
+def crop_of(row: Tensor) -> Crop:
+    """From how it is stored, int32 [5]."""
+    top, left, height, width, flip = row.tolist()
+    return Crop(top, left, height, width, bool(flip))
 
 
 def frame_size(size: tuple[int, int], side: int) -> tuple[int, int]:

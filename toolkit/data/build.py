@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from toolkit import config
 from toolkit.config import Batch, Preprocess, shards_of, sources_of
+from toolkit.data.cache import cache_of
 from toolkit.data.images import is_plain
 from toolkit.data.plan import MixedPlan, Plan, ResampledPlan
-from toolkit.data.shards import count_samples, expand_shards
+from toolkit.data.shards import ShardPath, count_samples, expand_shards
 from toolkit.data.store import EmbeddingStore
 from toolkit.data.streams import Field, ShardStream, SkipLimit, StreamBatch, batches
 from toolkit.data.texts import TokenReader
@@ -43,13 +43,17 @@ def build_sources(
     """`{"images": ..., "texts": ...}`, or `{"pairs": ...}`; no texts when no loss reads sentences.
 
     `teachers` are by the name of their tensors (`teacher` -> `teacher_images`), `tokenizers` by the name of the tensor they
-    make; `stores` (`image`, `text`) stand for the main teacher's view and tokens. Raises DataError for shards that are missing or empty.
+    make; `stores`, by the name of the tensor they give, stand for a teacher's view or tokens. Raises DataError for shards that
+    are missing or empty, and stores that saw different crops.
     """
-    image_store = {f"teacher_{k}_features": s for k, s in (stores or {}).items() if k == "image"}
-    text_store = {f"teacher_{k}_features": s for k, s in (stores or {}).items() if k == "text"}
+    image_store = {name: store for name, store in (stores or {}).items() if name.endswith("_image_features")}
+    text_store = {name: store for name, store in (stores or {}).items() if name.endswith("_text_features")}
     seen = {name: preprocess for name, preprocess in teachers.items() if f"{name}_image_features" not in image_store}
-    views = TrainingViews(student, seen, data.augmentation, data.teacher_view, data.max_image_pixels)
-    image = Field(data.image_key.split(";"), views, random=not is_plain(data.augmentation))
+    frame = recorded_frame(image_store)
+    views = TrainingViews(student, seen, data.augmentation, data.teacher_view, data.max_image_pixels, frame)
+    image = Field(
+        data.image_key.split(";"), views, random=not frame and not is_plain(data.augmentation), replays=bool(frame)
+    )
     text = [Field(data.text_key.split(";"), TokenReader(tokenizers), random=False)] if tokenizers else []
     if data.pairs:
         wanted = {"pairs": ([image, *text], image_store | text_store, batch.global_images)}
@@ -80,13 +84,24 @@ def build_sources(
     return sources
 
 
-def plan_of(data: config.Data, kind: str, seed: int) -> tuple[list[Path], Plan | MixedPlan]:
+def recorded_frame(stores: dict[str, EmbeddingStore]) -> int:
+    """Side that the crops of these stores are drawn for, 0 where they saw plain pictures; raises DataError where they differ."""
+    views = [store.identity.get("view", "plain") for store in stores.values()]
+    if any(view != views[0] for view in views):
+        raise DataError(
+            f"{' and '.join(str(store.folder) for store in stores.values())} did not see the same crops of the pictures; embed "
+            "them with one command (`dime embed images --teacher ... --teacher ...`)"
+        )
+    return int(views[0]["frame"]) if views and isinstance(views[0], dict) else 0
+
+
+def plan_of(data: config.Data, kind: str, seed: int) -> tuple[list[ShardPath], Plan | MixedPlan]:
     """Paths of all sources of a kind and the order in which their samples come; raises DataError for missing shards."""
-    paths: list[Path] = []
+    paths: list[ShardPath] = []
     plans: list[Plan] = []
     sources = sources_of(data, kind) or {f"data.{kind}": config.Source()}
     for number, (asked_by, source) in enumerate(sources.items()):
-        found = expand_shards(source.shards, asked_by=asked_by)
+        found = expand_shards(source.shards, asked_by=asked_by, cache=cache_of(data))
         paths += found
         build = Plan if data.sampling == "permuted" else ResampledPlan
         plans.append(build(count_samples(found), seed + 1_000_003 * number, data.shuffle_shards))
@@ -99,12 +114,16 @@ def plan_of(data: config.Data, kind: str, seed: int) -> tuple[list[Path], Plan |
 
 
 def check_shards(run: config.Run) -> None:
-    """Raise DataError at once, before any model is built, when a shard of the run does not exist."""
+    """Raise DataError at once, before any model is built, when a shard of the run does not exist.
+
+    Of remote shards, indexes are read and a few are looked for; nothing is fetched.
+    """
+    cache = cache_of(run.data)
     for name in ("images", "texts", "pairs"):
         for asked_by, source in sources_of(run.data, name).items():
-            expand_shards(source.shards, asked_by=asked_by)
+            expand_shards(source.shards, asked_by=asked_by, cache=cache)
     for name, chosen in run.evaluation.sets.items():
-        expand_shards(chosen.shards, asked_by=f"evaluation.sets.{name}.shards")
+        expand_shards(chosen.shards, asked_by=f"evaluation.sets.{name}.shards", cache=cache)
 
 
 class Streams:

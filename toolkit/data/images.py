@@ -1,6 +1,5 @@
 """From bytes of a picture to the views that the student and the teacher see, as uint8."""
 
-import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,13 +11,31 @@ from PIL import Image
 from torch import Tensor
 
 from toolkit.config import Augmentation, Preprocess
-from toolkit.data.bad_sample import BadSample
-from toolkit.data.boxes import Crop, area, draw_box, frame_size, short_side_to
+from toolkit.data.boxes import Crop, area, crop_of, draw_box, frame_size, short_side_to
+from toolkit.data.decode import UPRIGHT, BadSample, open_image, orientation_of, to_rgb, unfit
 from toolkit.data.jpeg import decode_jpeg, jpeg_size
+
+__all__ = [
+    "BadSample",
+    "Crop",
+    "EncodedPicture",
+    "Pixels",
+    "crop_of",
+    "cropped",
+    "decode_image",
+    "draw_crop",
+    "is_plain",
+    "plain_view",
+    "random_view",
+    "resampled",
+    "shrunk",
+    "size_of",
+]
 
 View = Callable[[Image.Image], UInt8[Tensor, "3 h w"]]
 Pixels = Image.Image | UInt8[np.ndarray, "_ _ 3"]
 """An RGB picture; an array where making a PIL picture of it all would be for nothing."""
+SIDEWAYS = tuple(UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 SURE_PIXELS = 50_000_000
 """Above so many PIL is asked too, which has a limit of its own."""
 LARGE_PIXELS = 2**16
@@ -29,22 +46,24 @@ HOW = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEA
 class EncodedPicture:
     """Bytes of a picture, decoded as far as its views need it, and once for all views that need the same.
 
-    Making one reads the header; this and every decoding raise BadSample("undecodable" or "too_many_pixels") instead of
-    trusting the bytes, the latter before a pixel is decoded.
+    Making one reads the header; this and every decoding raise BadSample(reason) instead of trusting the bytes, for a wrong
+    size before a pixel is decoded. Pictures are as `to_rgb` makes them, whoever decodes.
     """
 
     def __init__(self, data: bytes, max_pixels: int) -> None:
-        """`size` is (width, height) as the header says."""
+        """An RGB or grey JPEG without EXIF or XMP needs PIL for nothing."""
         self._data = data
         self._header: Image.Image | None = None
+        self._turn: Image.Transpose | None = None
         size = jpeg_size(data)
         if size is None or area(size) > SURE_PIXELS:
-            with bad_samples():
-                self._header = Image.open(io.BytesIO(data))
+            self._header = open_image(data, max_pixels)
             size = self._header.size
-        if area(size) > max_pixels:
-            raise BadSample("too_many_pixels")
-        self.size = size
+            self._turn = UPRIGHT.get(orientation_of(self._header))
+        elif reason := unfit(*size, max_pixels):
+            raise BadSample(reason)
+        self._size = size
+        """(width, height) as the bytes have it, perhaps lying."""
         self._fast = self._header is None or (self._header.format == "JPEG" and self._header.mode in ("RGB", "L"))
 
     @cached_property
@@ -57,29 +76,39 @@ class EncodedPicture:
         as the frame (mean difference 0.3 to 1.4 of 255 on photographs). The frame's size is the same either way, so a crop
         means the same region; and the bytes are the same whatever else has been decoded.
         """
-        wanted = frame_size(self.size, side)
-        if wanted == self.size:
-            return self.whole if self._array is None else self._array
-        reduce = next((n for n in (8, 4, 2) if min(self.size) // n >= min(wanted)), 1) if self._fast else 1
-        if reduce == 1:
-            return resampled(self.whole if self._array is None else self._array, wanted)
-        with bad_samples():
-            pixels = decode_jpeg(self._data, self.size, reduce)
-        return resampled(self._through_pil(reduce) if pixels is None else pixels, wanted)
+        size = self._size if self._fast else self.whole.size
+        upright = size[::-1] if self._fast and self._turn in SIDEWAYS else size
+        wanted = frame_size(upright, side)
+        reduce = next((n for n in (8, 4, 2) if min(size) // n >= min(wanted)), 1) if self._fast else 1
+        if wanted == upright or reduce == 1:
+            pixels = self.whole if self._array is None else self._array
+            return pixels if wanted == upright else resampled(pixels, wanted)
+        found = self._decoded(reduce)
+        return resampled(self._through_pil(reduce) if found is None else found, wanted)
 
     @cached_property
     def _array(self) -> UInt8[np.ndarray, "h w 3"] | None:
         """All pixels of what a fast decoder can read."""
+        return self._decoded(1) if self._fast else None
+
+    def _decoded(self, reduce: int) -> UInt8[np.ndarray, "h w 3"] | None:
+        """Upright, at a fraction; None where PIL must decode."""
         with bad_samples():
-            return decode_jpeg(self._data, self.size, 1) if self._fast else None
+            found = decode_jpeg(self._data, self._size, reduce)
+            return (
+                found if found is None or self._turn is None else np.array(Image.fromarray(found).transpose(self._turn))
+            )
 
     def _through_pil(self, reduce: int) -> Image.Image:
         """Of any format."""
+        image, self._header = (
+            self._header or open_image(self._data, area(self._size)),
+            None,
+        )  # a header can be used once
         with bad_samples():
-            image, self._header = self._header or Image.open(io.BytesIO(self._data)), None  # a header can be used once
             if reduce > 1:
                 image.draft(None, (image.width // reduce, image.height // reduce))
-            return image.convert("RGB")
+            return to_rgb(image)
 
 
 @contextmanager
@@ -89,14 +118,12 @@ def bad_samples() -> Iterator[None]:
         yield
     except BadSample:
         raise
-    except Image.DecompressionBombError as error:  # PIL's own, higher limit
-        raise BadSample("too_many_pixels") from error
     except Exception as error:  # PIL raises many kinds on hostile bytes: all of them are one bad sample
         raise BadSample("undecodable") from error
 
 
 def decode_image(data: bytes, max_pixels: int) -> Image.Image:
-    """RGB picture; raises BadSample("undecodable" or "too_many_pixels") instead of trusting the bytes."""
+    """RGB picture (see `to_rgb`); raises BadSample(reason) instead of trusting the bytes."""
     return EncodedPicture(data, max_pixels).whole
 
 

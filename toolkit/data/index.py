@@ -36,13 +36,26 @@ def read_index(folder: Path) -> dict[str, IndexEntry] | None:
     index = folder / INDEX_NAME
     if not index.is_file():
         return None
+    return parse_index(index.read_bytes(), where=str(index))
+
+
+def parse_index(content: bytes, *, where: str) -> dict[str, IndexEntry]:
+    """By name of the shard; raises DataError with `where` when the content is something else."""
     try:
-        return {
-            str(entry["name"]): IndexEntry(int(entry["bytes"]), int(entry["samples"]), str(entry.get("sha256", "")))
-            for entry in json.loads(index.read_bytes())["shards"]
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{index} is not an index of shards ({error}); delete it, it is made anew") from error
+        return dict(_entry(entry) for entry in json.loads(content)["shards"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{where} is not an index of shards ({error}); delete it, it is made anew") from error
+
+
+def _entry(entry: Any) -> tuple[str, IndexEntry]:
+    """Name and facts of a shard; raises ValueError for what no shard can be: each sample has a header of 512 bytes."""
+    name, size, samples, sha256 = entry["name"], entry["bytes"], entry["samples"], entry.get("sha256", "")
+    if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r:.80} is no name of a file")
+    os.fsencode(name)  # a UnicodeEncodeError is a ValueError
+    if type(size) is not int or type(samples) is not int or not 0 <= 512 * samples <= size or size >= 1 << 60:
+        raise ValueError(f"{name!r:.80} has {size!r:.40} bytes and {samples!r:.40} samples")
+    return name, IndexEntry(size, samples, str(sha256))
 
 
 def write_aside(path: Path, content: str | bytes) -> None:

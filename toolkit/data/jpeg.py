@@ -14,16 +14,30 @@ PRELOAD = () if simplejpeg else ("torchvision.io",)
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of an RGB or grey JPEG in a tenth of the time that PIL needs; None for everything else, where PIL must
-    look.
+    """Width and height of an RGB or grey JPEG in a fifth of the time that PIL needs.
+
+    None for everything else, and where an EXIF or XMP segment may say that the picture lies: there PIL must look.
     """
-    if simplejpeg is None or not data.startswith(b"\xff\xd8\xff"):
+    if simplejpeg is None or not data.startswith(b"\xff\xd8\xff") or has_application_data(data):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except (ValueError, RuntimeError):
         return None
     return (width, height) if colours in ("RGB", "YCbCr", "Gray") else None
+
+
+def has_application_data(data: bytes) -> bool:
+    """Is there an APP1 segment (EXIF, XMP) before the pixels, or a structure that cannot be followed."""
+    place = 2
+    while data[place : place + 1] == b"\xff" and place + 4 <= len(data):
+        marker = data[place + 1]
+        if marker == 0xDA:  # the pixels begin
+            return False
+        if marker == 0xE1:
+            return True
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return True
 
 
 def decode_jpeg(data: bytes, size: tuple[int, int], reduce: int) -> UInt8[np.ndarray, "h w 3"] | None:

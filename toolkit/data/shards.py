@@ -1,9 +1,8 @@
-"""WebDataset shards on disk: writing them, listing them, and reading one sample without reading the others."""
+"""WebDataset shards, on disk or behind URLs: writing, listing, and reading one sample without reading the others."""
 
 import os
-import tarfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from io import FileIO
 from pathlib import Path
@@ -11,22 +10,42 @@ from typing import Any
 
 import braceexpand
 import numpy as np
-from webdataset.tariterators import base_plus_ext
 from webdataset.writer import TarWriter
 
+from toolkit.data.cache import ShardCache
+from toolkit.data.decode import MAX_BYTES, BadSample
 from toolkit.data.index import INDEX_NAME, read_index, write_index
+from toolkit.data.remote import (
+    RemoteShard,
+    ShardPath,
+    count_remote,
+    expand_remote,
+    is_remote,
+    local_file,
+    open_remote,
+    split_pattern,
+    with_local,
+)
+from toolkit.data.tar_headers import TarDamage, key_and_field, read_entries
+from toolkit.data.transfer import shown
 from toolkit.errors import DataError
 
 __all__ = [
     "INDEX_NAME",
+    "RemoteShard",
     "Shard",
+    "ShardPath",
     "count_samples",
     "expand_shards",
+    "local_file",
     "opened",
     "scan_shard",
     "write_index",
     "write_shards",
 ]
+
+MAX_FIELDS = 256
+"""Kinds of fields in a shard."""
 
 
 def write_shards(folder: Path, samples: Iterable[dict[str, Any]], samples_per_shard: int = 1000) -> Path:
@@ -51,27 +70,34 @@ def write_shards(folder: Path, samples: Iterable[dict[str, Any]], samples_per_sh
     return folder
 
 
-def expand_shards(pattern: str, *, asked_by: str) -> list[Path]:
-    """Paths of a brace pattern (`a/{00000..00042}.tar`), a folder, or several of these separated by `::`.
+def expand_shards(pattern: str, *, asked_by: str, cache: ShardCache | None = None) -> list[ShardPath]:
+    """Shards of a brace pattern (`a/{00000..00042}.tar`, `s3://b/{0..9}.tar`), a folder, or several joined by `::`.
 
-    `asked_by` is the config path, for the message. Raises DataError when the pattern is empty or a file is missing.
+    `asked_by` is the config path, for the message; `cache` is where remote shards will be kept, None: the default one. Raises
+    DataError when the pattern is empty or a shard is missing; of remote ones, only some are looked for.
     """
     if not pattern:
         raise DataError(f"{asked_by} is not set; give the shards, for example {asked_by}='shards/{{00000..01023}}.tar'")
-    paths: list[Path] = []
-    for part in pattern.split("::"):
-        if Path(part).is_dir():
-            paths.extend(sorted(Path(part).glob("*.tar")))
-            if not paths:
+    paths: list[ShardPath] = []
+    for part in split_pattern(pattern):
+        if is_remote(part, asked_by=asked_by):
+            paths.extend(expand_remote(part, asked_by=asked_by, cache=cache or ShardCache()))
+        elif Path(part).is_dir():
+            found = sorted(Path(part).glob("*.tar"))
+            paths.extend(found)
+            if not found:
                 raise DataError(
                     f"{asked_by}={part}: the folder holds no .tar file; write shards into it or correct the path"
                 )
         else:
             paths.extend(Path(p) for p in braceexpand.braceexpand(part))
-    missing = [str(p) for p in paths if not p.is_file()]
+    missing = [str(p) for p in paths if isinstance(p, Path) and not p.is_file()]
     if missing:
+        asked = "::".join(
+            shown(part) if is_remote(part, asked_by=asked_by) else part for part in split_pattern(pattern)
+        )
         raise DataError(
-            f"{asked_by}={pattern}: {len(missing)} of {len(paths)} shards do not exist, the first is {missing[0]}; "
+            f"{asked_by}={asked}: {len(missing)} of {len(paths)} shards do not exist, the first is {missing[0]}; "
             "correct the pattern or make the shards"
         )
     return paths
@@ -81,7 +107,7 @@ def expand_shards(pattern: str, *, asked_by: str) -> list[Path]:
 class Shard:
     """Where each sample of one tar lies: `keys[k]`, and per field the byte offset and size (size -1: field absent)."""
 
-    path: Path
+    path: ShardPath
     keys: tuple[str, ...]
     extensions: tuple[str, ...]
     offsets: np.ndarray
@@ -118,67 +144,117 @@ class Shard:
         return int((self.sizes[:, columns] < 0).all(axis=1).sum()) if columns else self.count
 
     def read(self, row: int, extension: str) -> bytes:
-        """The bytes of one field of one sample: one positioned read, nothing before it is touched."""
+        """The bytes of one field of one sample: one positioned read, nothing before it is touched.
+
+        Raises BadSample("too_many_bytes") above half a GiB, DataError where the shard has shrunk since it was scanned.
+        """
         column = self.column_of[extension]
-        file = opened(self.path, self.stamp)
-        return os.pread(file.fileno(), int(self.sizes[row, column]), int(self.offsets[row, column]))
+        size = int(self.sizes[row, column])
+        if size > MAX_BYTES:
+            raise BadSample("too_many_bytes")
+        try:
+            data = os.pread(opened(self.path, self.stamp).fileno(), size, int(self.offsets[row, column]))
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read ({error.strerror}); is it still there?") from error
+        if len(data) != size:
+            raise DataError(f"{self.path} has changed while it was read; start the run again")
+        return data
 
 
 @lru_cache(maxsize=128)
-def opened(path: Path, stamp: tuple[int, int]) -> FileIO:
+def opened(path: ShardPath, stamp: tuple[int, int]) -> FileIO:
     """The shard open for reading; closed when it falls out of the cache. A file written anew has another stamp."""
+    if isinstance(path, RemoteShard):
+        return open_remote(path, stamp)
     return open(path, "rb", buffering=0)
 
 
-def scan_shard(path: Path) -> Shard:
+def scan_shard(path: ShardPath) -> Shard:
     """Walk the tar headers of a shard and note where its samples lie; members that are not plain files are ignored.
 
     Grouping is WebDataset's: consecutive members with one base name are a sample. Raises DataError when the file is no
-    plain tar, is cut short, or holds the same field of a sample twice.
+    plain tar or is cut short, when a key or a field of a sample comes twice, and when keys with dots make every name a field.
     """
-    keys: list[str] = []
-    rows: list[dict[str, tuple[int, int]]] = []
+    if isinstance(path, RemoteShard):
+        return scan_remote(path)
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                base, extension = base_plus_ext(member.name)
-                if not member.isreg() or member.issparse() or not base:
-                    continue
-                if not keys or keys[-1] != base:
-                    keys.append(base)
-                    rows.append({})
-                extension = extension.lower()
-                if extension in rows[-1]:
-                    raise DataError(f"{path}: sample {base} has the field {extension!r} twice; rewrite the shard")
-                rows[-1][extension] = (member.offset_data, member.size)
-    except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{path} is not a readable, uncompressed tar ({error}); copy or write it again") from error
-    end = max((offset + size for row in rows for offset, size in row.values()), default=0)
-    found = path.stat()
-    if end > found.st_size:
-        raise DataError(f"{path} is cut short: it has {found.st_size} bytes and needs {end}; copy it again")
-    extensions = tuple(sorted({extension for row in rows for extension in row}))
+        return _scanned(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); correct the path or its permissions") from error
+
+
+def _scanned(path: Path) -> Shard:
+    """As scan_shard, of a local file; an OSError stays one."""
+    rows: dict[str, dict[str, tuple[int, int]]] = {}
+    fields: dict[str, int] = {}
+    last = ""
+    try:
+        found = path.stat()
+        for entry in read_entries(path):
+            key, field = key_and_field(entry.name)
+            if entry.kind != "file" or not key:
+                continue
+            if key != last and key in rows:
+                raise DataError(
+                    f"{path}: the fields of sample {key} do not lie side by side, or two samples have this key; rewrite the "
+                    "shard with each sample's files together (tar --sort=name) and one key per sample"
+                )
+            row = rows.setdefault(key, {})
+            last = key
+            if field in row:
+                raise DataError(f"{path}: sample {key} has the field {field!r} twice; rewrite the shard")
+            row[field] = (entry.offset, entry.size)
+            if fields.setdefault(field, len(fields)) >= MAX_FIELDS:
+                raise DataError(
+                    f"{path} has more than {MAX_FIELDS} kinds of fields, such as {field[:80]!r} of sample {key[:80]!r}; a key "
+                    "ends at its first dot: rename the samples without dots"
+                )
+    except TarDamage as damage:
+        if damage.reason == "unreadable_tar":
+            raise DataError(
+                f"{path} is not a readable, uncompressed tar ({damage}); copy or write it again"
+            ) from damage
+        raise DataError(f"{path} is cut short: {damage}; copy it again") from damage
+    extensions = tuple(sorted(fields))
     places = np.full((len(rows), len(extensions), 2), -1, dtype=np.int64)
-    for k, row in enumerate(rows):
-        for extension, place in row.items():
-            places[k, extensions.index(extension)] = place
+    for k, row in enumerate(rows.values()):
+        for field, place in row.items():
+            places[k, extensions.index(field)] = place
     stamp = (found.st_size, found.st_mtime_ns)
-    return Shard(path, tuple(keys), extensions, places[..., 0], places[..., 1], stamp)
+    return Shard(path, tuple(rows), extensions, places[..., 0], places[..., 1], stamp)
 
 
-def count_samples(paths: Sequence[Path]) -> list[int]:
+def scan_remote(path: RemoteShard) -> Shard:
+    """The same of its local copy, fetched if it is absent; errors name the URL too."""
+    copy = path.cache.place_of(path.url)
+    try:
+        return replace(with_local(path, _scanned), path=path)
+    except DataError as error:
+        if str(copy) not in str(error):
+            raise
+        raise DataError(f"{path}: {str(error).replace(str(copy), 'the shard')}; its local copy is {copy}") from error
+
+
+def count_samples(paths: Sequence[ShardPath]) -> list[int]:
     """Samples per shard, from the `index.json` beside them where its byte size still holds, else by scanning.
+
+    Remote shards that no index lists are fetched for it, which is said.
 
     Raises DataError for an empty shard.
     """
+    remote = [path for path in paths if isinstance(path, RemoteShard)]
+    remote_counts = iter(count_remote(remote, lambda path: scan_shard(path).count))
     known: dict[Path, tuple[int, int]] = {}
-    for folder in {path.parent for path in paths}:
+    for folder in {path.parent for path in paths if isinstance(path, Path)}:
         for name, entry in (read_index(folder) or {}).items():
             known[folder / name] = (entry.bytes, entry.samples)
     counts = []
     for path in paths:
-        size, samples = known.get(path, (-1, 0))
-        counts.append(samples if size == path.stat().st_size else scan_shard(path).count)
+        if isinstance(path, RemoteShard):
+            counts.append(next(remote_counts))
+        else:
+            size, samples = known.get(path, (-1, 0))
+            counts.append(samples if size == path.stat().st_size else scan_shard(path).count)
         if counts[-1] == 0:
             raise DataError(f"{path} holds no samples; remove it from the pattern or write it again")
     return counts

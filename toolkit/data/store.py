@@ -1,51 +1,78 @@
-"""Stored teacher embeddings: one file per shard, in shard order, with a manifest that says whose they are."""
+"""Stored teacher embeddings: a folder with one file per shard and a manifest that says whose they are."""
 
 import hashlib
 import json
-import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 from torch import Tensor
 
-from toolkit.data.images import BadSample
+from toolkit.data.images import BadSample, Crop, crop_of
+from toolkit.data.index import write_aside
+from toolkit.data.remote import RemoteShard, ShardPath
+from toolkit.data.store_file import StoredRows, hash_of, read_entry, write_rows
 from toolkit.errors import DataError
 
 MANIFEST = "manifest.json"
+VERSION = 2
+IMPORTED = "imported"
+"""Weight hash of embeddings that came from somewhere else: nobody here has seen the teacher that made them."""
+NEAR_ONE = 0.02
+"""Stored rows are of length 1 within this; others are counted as bad."""
+
+
+class Stored(NamedTuple):
+    """One embedding, and the crop it was seen through (None: the plain view, or a sentence)."""
+
+    features: Tensor
+    crop: Crop | None
 
 
 class EmbeddingStore:
-    """A folder with, per shard, `<name>.npy` (float32 [n, e], NaN rows for samples that could not be read) and
-    `<name>.json` (samples, hash of their keys). Complete shards only: both are written aside and renamed, the json last.
-    """
+    """The embeddings of many shards by one teacher. Files are whole or not there; filling it again does what is missing."""
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        """`identity`: the teacher's name, weight hash, and preprocessing or tokenizer. A folder of another is refused."""
-        self.folder, self.identity = folder, identity
-        self._mapped: dict[Path, np.ndarray] = {}
+    def __init__(self, folder: Path, identity: dict[str, Any], about: dict[str, Any] | None = None) -> None:
+        """`identity`: what must agree with the manifest (teacher, weight hash, width, view, preprocessing or tokenizer,
+        `stored_as`); `about`: what is written there beside it, for people and for the verify command.
+        """
+        self.folder, self.identity, self.about = folder, identity, about or {}
+        self._open: dict[ShardPath, StoredRows] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Workers map the files themselves."""
-        return {"folder": self.folder, "identity": self.identity}
+        return {"folder": self.folder, "identity": self.identity, "about": self.about}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore without open files."""
-        self.__init__(state["folder"], state["identity"])  # type: ignore[misc]
+        self.__init__(state["folder"], state["identity"], state["about"])  # type: ignore[misc]
 
-    def check_identity(self) -> None:
-        """Raise DataError when the folder was filled by another teacher or with other preprocessing."""
+    @property
+    def views(self) -> int:
+        """Embeddings per sample."""
+        view = self.identity.get("view")
+        count = view.get("count") if isinstance(view, dict) else 1
+        if type(count) is not int or count < 1:
+            raise DataError(f"{self.folder}/{MANIFEST}: its `view` has {count!r:.40} crops; embed the pictures again")
+        return count
+
+    def manifest(self) -> dict[str, Any] | None:
+        """As it lies there; None for a new folder. Raises DataError when it is something else."""
         path = self.folder / MANIFEST
         if not path.is_file():
-            return
+            return None
         try:
-            found = json.loads(path.read_text())
-        except ValueError as error:
+            return dict(json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise DataError(f"{path} is no manifest ({error}); remove {self.folder}, it is filled anew") from error
+
+    def check_identity(self) -> None:
+        """Raise DataError when the folder was filled by another teacher or with another view or preprocessing."""
+        found = self.manifest()
+        if found is None:
+            return
         wrong = [
             f"{key}: {found.get(key)} there, {value} here"
             for key, value in self.identity.items()
@@ -53,75 +80,72 @@ class EmbeddingStore:
         ]
         if wrong:
             raise DataError(
-                f"{self.folder} holds embeddings of another teacher or view ({'; '.join(wrong)}); use another teacher.store"
+                f"{self.folder} holds embeddings of another teacher or view ({'; '.join(wrong)}); use another folder "
+                "(teacher.store, --out), or the same teacher and view"
             )
 
     def write_identity(self) -> None:
         """Create the folder and its manifest."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_aside(self.folder / MANIFEST, (json.dumps(self.identity, indent=1) + "\n").encode())
+        write_aside(self.folder / MANIFEST, json.dumps(self.identity | self.about, indent=1) + "\n")
 
-    def is_complete(self, shard: Path, samples: int) -> bool:
+    def is_complete(self, shard: ShardPath, samples: int) -> bool:
         """Has this shard been embedded, with as many samples as it has now."""
         try:
-            return bool(json.loads(self._json(shard).read_text())["samples"] == samples) and self._npy(shard).is_file()
-        except (OSError, ValueError, KeyError):
+            entry = read_entry(self.file_of(shard))
+        except DataError:
             return False
+        return entry.samples == samples and entry.views == self.views
 
-    def write(self, shard: Path, keys: Sequence[str], rows: Float[Tensor, "n e"]) -> None:
-        """Store the embeddings of a whole shard, in its order."""
-        aside = self._npy(shard).with_suffix(f".{os.getpid()}.tmp")
-        with open(aside, "wb") as file:
-            np.save(file, rows.float().cpu().numpy(), allow_pickle=False)
-        aside.replace(self._npy(shard))
-        content = {
-            "shard": shard.name,
-            "samples": len(keys),
-            "keys_sha256": hash_of(keys),
-            "path": str(shard.resolve()),
-        }
-        write_aside(self._json(shard), (json.dumps(content) + "\n").encode())
+    def write(
+        self,
+        shard: ShardPath,
+        keys: Sequence[str],
+        rows: Float[Tensor, "n e"] | Float[Tensor, "n v e"],
+        crops: Int32[Tensor, "n v five"] | None = None,
+    ) -> None:
+        """Store the embeddings of a whole shard, in its order; one view where `rows` has no axis for it."""
+        views = rows.detach().float().cpu()
+        views = views.unsqueeze(1) if views.dim() == 2 else views
+        where = self.file_of(shard), shard.name, str(shard.resolve())
+        write_rows(*where, keys, views, self.identity.get("stored_as", "fp32"), crops)
 
-    def read(self, shard: Path, keys: tuple[str, ...], row: int) -> Float[Tensor, " e"]:
-        """One embedding; raises BadSample("not_embedded") where the sample could not be read when the store was filled."""
-        if shard not in self._mapped:
-            self._mapped[shard] = self._map(shard, keys)
-        found = self._mapped[shard][row]
-        if not math.isfinite(found[0]):
-            raise BadSample("not_embedded")
-        return torch.from_numpy(found.copy())
+    def read(self, shard: ShardPath, keys: tuple[str, ...], row: int, view: int = 0) -> Stored:
+        """One embedding. Raises BadSample where the sample could not be read ("not_embedded") or the stored row is zero or
+        of no unit length, DataError where the file is not of these samples.
+        """
+        if shard not in self._open:
+            self._open[shard] = self._opened(shard, keys)
+        opened = self._open[shard]
+        features = opened.floats(row, view)
+        length = float(torch.linalg.vector_norm(features))
+        if not abs(length - 1) < NEAR_ONE:
+            raise BadSample("not_embedded" if length != length else "embedding_not_unit")
+        crop = opened.crop(row, view)
+        return Stored(features, None if crop is None else crop_of(crop))
 
-    def _map(self, shard: Path, keys: tuple[str, ...]) -> np.ndarray:
+    def _opened(self, shard: ShardPath, keys: tuple[str, ...]) -> StoredRows:
         """The mapped file of a shard; raises DataError when its keys are not the shard's."""
-        if not self.is_complete(shard, len(keys)):
-            raise DataError(
-                f"{self.folder} has no embeddings for {shard}; start the run again, it fills what is missing"
-            )
-        if json.loads(self._json(shard).read_text())["keys_sha256"] != hash_of(keys):
-            raise DataError(
-                f"{self._npy(shard)} was made from other samples than {shard} holds (keys differ); remove it"
-            )
-        return np.asarray(np.load(self._npy(shard), mmap_mode="r", allow_pickle=False))
+        file = self.file_of(shard)
+        if not file.is_file():
+            raise DataError(f"{self.folder} has no embeddings for {shard}; embed it with `dime embed`")
+        if read_entry(file).keys_sha256 != hash_of(keys):
+            raise DataError(f"{file} was made from other samples than {shard} holds (keys differ); remove it")
+        found = StoredRows(file)
+        shape, wanted = (
+            [found.count, found.views, found.width],
+            [len(keys), self.views, self.identity.get("width", found.width)],
+        )
+        if shape != wanted:
+            raise DataError(f"{file} holds {shape} (samples, views, width) and not {wanted}; remove it and embed again")
+        return found
 
-    def _npy(self, shard: Path) -> Path:
-        return self.folder / f"{stem_of(shard)}.npy"
-
-    def _json(self, shard: Path) -> Path:
-        return self.folder / f"{stem_of(shard)}.json"
-
-
-def stem_of(shard: Path) -> str:
-    """Name of a shard's files in a store: its own, and a hash of its folder."""
-    return f"{shard.stem}-{hashlib.sha256(str(shard.resolve().parent).encode()).hexdigest()[:8]}"
+    def file_of(self, shard: ShardPath) -> Path:
+        """Where the embeddings of a shard lie."""
+        return self.folder / f"{stem_of(shard)}.safetensors"
 
 
-def hash_of(keys: Sequence[str]) -> str:
-    """Hash of the sample keys, in order."""
-    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Write and rename, so that a reader never sees half a file."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(content)
-    aside.replace(path)
+def stem_of(shard: ShardPath) -> str:
+    """Name of a shard's file in a store: its own, and a hash of its folder, or of the whole URL of a remote shard."""
+    place = shard.url if isinstance(shard, RemoteShard) else str(shard.resolve().parent)
+    return f"{shard.stem}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.data.shards import expand_shards
+from toolkit.data.remote import shard_at
+from toolkit.data.shards import ShardPath, expand_shards
 from toolkit.data.store import MANIFEST, stem_of
+from toolkit.data.store_file import StoredRows, read_entry
 from toolkit.errors import DataError
 
 TEACHER_KEYS = ("teacher", "weights_sha256", "width")
@@ -21,11 +23,11 @@ class StoredShard:
     """The rows of one shard."""
 
     name: str
-    npy: Path
+    file: Path
     samples: int
     keys_sha256: str
-    path: Path | None
-    """The shard itself; None where the store was filled before stores noted it."""
+    path: ShardPath | None
+    """The shard itself; None where it is not known."""
 
 
 def store_folder(given: Path, kind: str) -> Path:
@@ -44,7 +46,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
         missing = [key for key in TEACHER_KEYS if key not in found]
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is no manifest of a store ({error}); embed the shards again") from error
     if missing:
         raise DataError(f"{path} does not name {', '.join(missing)}; embed the shards again")
@@ -52,37 +54,29 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def stored_shards(folder: Path) -> list[StoredShard]:
-    """Every complete shard of a store, in the order of the shards' paths; raises DataError for a torn entry."""
-    found = []
-    for path in folder.glob("*.json"):
-        if path.name == MANIFEST or path.name.startswith("."):
-            continue
-        try:
-            entry = json.loads(path.read_text())
-            where = Path(entry["path"]) if entry.get("path") else None
-            shard = StoredShard(
-                entry["shard"], path.with_suffix(".npy"), int(entry["samples"]), entry["keys_sha256"], where
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path} does not describe stored embeddings ({error}); remove it and embed again"
-            ) from error
-        found.append(shard)
+    """Every complete shard of a store, in the order of the shards' paths; raises DataError for a torn file."""
+    entries = [read_entry(file) for file in folder.glob("[!.]*.safetensors")]
+    found = [
+        StoredShard(
+            entry.shard, entry.file, entry.samples, entry.keys_sha256, shard_at(entry.path) if entry.path else None
+        )
+        for entry in entries
+    ]
     if not found:
         raise DataError(f"{folder} holds no embeddings; embed the shards first")
-    return sorted(found, key=lambda shard: (str(shard.path or shard.name), shard.npy.name))
+    return sorted(found, key=lambda shard: (str(shard.path or shard.name), shard.file.name))
 
 
 def stored_for(folder: Path, pattern: str, *, asked_by: str) -> list[StoredShard]:
     """The entries of the shards of a pattern, in its order; raises DataError for a shard that was not embedded."""
-    known = {shard.npy.stem: shard for shard in stored_shards(folder)}
+    known = {shard.file.stem: shard for shard in stored_shards(folder)}
     chosen, missing = [], []
     for path in expand_shards(pattern, asked_by=asked_by):
         entry = known.get(stem_of(path))
         if entry is None:
             missing.append(path)
         else:
-            chosen.append(StoredShard(entry.name, entry.npy, entry.samples, entry.keys_sha256, path.resolve()))
+            chosen.append(StoredShard(entry.name, entry.file, entry.samples, entry.keys_sha256, path.resolve()))
     if missing:
         raise DataError(
             f"{asked_by}={pattern}: {folder} has no embeddings for {len(missing)} of these shards, the first is {missing[0]}; "
@@ -91,32 +85,24 @@ def stored_for(folder: Path, pattern: str, *, asked_by: str) -> list[StoredShard
     return chosen
 
 
-class StoredRows:
-    """Rows of many shards under one number; nothing stays open or mapped between two reads."""
+class StoredPool:
+    """Rows of many shards under one number, the first view of each; nothing stays open or mapped between two reads."""
 
     def __init__(self, shards: Sequence[StoredShard], width: int) -> None:
-        """Raises DataError when a file is missing or has another shape than its entry says."""
+        """Raises DataError when a file is missing or has another shape than its header and the manifest say."""
         self.shards, self.width = tuple(shards), width
         self.starts = np.concatenate([[0], np.cumsum([shard.samples for shard in shards])]).astype(np.int64)
         for shard in shards:
-            shape = self._map(shard).shape
-            if shape != (shard.samples, width):
+            found = read_entry(shard.file)
+            if (found.samples, found.width) != (shard.samples, width):
                 raise DataError(
-                    f"{shard.npy} has the shape {list(shape)}, its entry and the manifest say {[shard.samples, width]}; remove it "
-                    "and embed the shard again"
+                    f"{shard.file} has the shape {[found.samples, found.width]}, its entry and the manifest say "
+                    f"{[shard.samples, width]}; remove it and embed the shard again"
                 )
 
     def __len__(self) -> int:
         """Rows in all."""
         return int(self.starts[-1])
-
-    def _map(self, shard: StoredShard) -> np.ndarray:
-        try:
-            return np.asarray(np.load(shard.npy, mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{shard.npy} is not readable ({error}); remove its .json and embed the shard again"
-            ) from error
 
     def pieces(self, start: int, stop: int) -> Iterable[tuple[int, int, int]]:
         """(number of the shard, first row, last row + 1) of the shards that rows `start` to `stop` lie in."""
@@ -133,7 +119,7 @@ class StoredRows:
         rows = np.empty((stop - start, self.width), dtype=np.float32)
         done = 0
         for number, first, last in self.pieces(start, stop):
-            rows[done : done + last - first] = self._map(self.shards[number])[first:last]
+            rows[done : done + last - first] = StoredRows(self.shards[number].file).floats(slice(first, last)).numpy()
             done += last - first
         return rows
 
@@ -143,5 +129,6 @@ class StoredRows:
         shards = np.searchsorted(self.starts, numbers, side="right") - 1
         for number in np.unique(shards):
             here = shards == number
-            rows[here] = self._map(self.shards[number])[numbers[here] - self.starts[number]]
+            wanted = (numbers[here] - self.starts[number]).tolist()
+            rows[here] = StoredRows(self.shards[number].file).floats(wanted).numpy()
         return rows

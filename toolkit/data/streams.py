@@ -3,10 +3,8 @@
 import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from toolkit.data.bad_sample import BadSample
+from toolkit.data.decode import BadSample
 from toolkit.data.jpeg import PRELOAD
 from toolkit.data.plan import MixedPlan, Place, Plan
-from toolkit.data.shards import Shard, count_samples, scan_shard
+from toolkit.data.seeding import kept_generator
+from toolkit.data.shards import Shard, ShardPath, count_samples, scan_shard
 from toolkit.data.store import EmbeddingStore
 from toolkit.errors import DataError, ToolkitError
 
@@ -36,6 +35,8 @@ class Field:
     """bytes -> dict of tensors; raises BadSample(reason)."""
     random: bool = True
     """Does `read` draw from torch's generator, which is then seeded for each sample."""
+    replays: bool = False
+    """Does `read` take the crop that a store has of the sample, as its second argument."""
 
 
 @dataclass
@@ -61,7 +62,7 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
     def __init__(
         self,
         name: str,
-        paths: Sequence[Path],
+        paths: Sequence[ShardPath],
         fields: Sequence[Field],
         *,
         seed: int,
@@ -131,7 +132,7 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
         for attempt in range(1, ATTEMPTS + 1):
             shard = self._open(place.shard)
             try:
-                return self._decode(shard, place.row, seed), f"{shard.name}:{shard.keys[place.row]}", skipped
+                return self._decode(shard, place, seed), f"{shard.name}:{shard.keys[place.row]}", skipped
             except BadSample as bad:
                 skipped[str(bad.args[0])] += 1
             place = self.plan.substitute(position, attempt)
@@ -140,16 +141,25 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
             f"{self.name}: {ATTEMPTS} bad samples in a row near {self.paths[place.shard]} ({reasons}); check the shards"
         )
 
-    def _decode(self, shard: Shard, row: int, seed: int) -> dict[str, Tensor]:
-        """All fields of one sample, with torch's generator seeded for its augmentation."""
-        tensors = {name: store.read(shard.path, shard.keys, row) for name, store in self.stores.items()}
+    def _decode(self, shard: Shard, place: Place, seed: int) -> dict[str, Tensor]:
+        """All fields of one sample, with torch's generator seeded for its augmentation.
+
+        Of several stored views, each pass takes the next one, beginning at another for each row.
+        """
+        stored = {
+            name: store.read(shard.path, shard.keys, place.row, (place.epoch + place.row) % store.views)
+            for name, store in self.stores.items()
+        }
+        tensors = {name: found.features for name, found in stored.items()}
+        crop = next((found.crop for found in stored.values() if found.crop is not None), None)
         if self._random:
             torch.default_generator.manual_seed(seed)
         for wanted in self.fields:
-            extension = shard.extension_of(row, wanted.extensions)
+            extension = shard.extension_of(place.row, wanted.extensions)
             if extension is None:
                 raise BadSample(f"no_{wanted.extensions[0]}")
-            tensors.update(wanted.read(shard.read(row, extension)))
+            data = shard.read(place.row, extension)
+            tensors.update(wanted.read(data, crop) if wanted.replays else wanted.read(data))
         return tensors
 
     def _seed_of(self, position: int) -> int:
@@ -175,20 +185,6 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
                 f"{shard.path} holds {shard.count} samples, its index says {self.counts[number]}; delete the index.json"
             )
         return shard
-
-
-@contextmanager
-def kept_generator() -> Iterator[None]:
-    """Torch's CPU generator is afterwards as it was before.
-
-    Inside it is seeded directly, not by torch.manual_seed: where CUDA is not in use that queues a call with a formatted stack
-    each time (0.2 ms, and it leaks).
-    """
-    before = torch.default_generator.get_state()
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(before)
 
 
 def rows_of(count: int, one: Tensor) -> Tensor:

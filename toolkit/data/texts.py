@@ -4,18 +4,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from toolkit.data.bad_sample import BadSample
+from toolkit.data.decode import decode_text
 
-
-def decode_text(data: bytes) -> str:
-    """A sentence, stripped; raises BadSample("not_utf8" or "empty_text")."""
-    try:
-        text = data.decode("utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise BadSample("not_utf8") from error
-    if not text:
-        raise BadSample("empty_text")
-    return text
+__all__ = ["TokenReader", "decode_text"]
 
 
 class TokenReader:

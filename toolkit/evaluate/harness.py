@@ -9,6 +9,7 @@ from torch import Tensor
 
 from toolkit import config, distributed
 from toolkit.config import Preprocess
+from toolkit.data.cache import ShardCache
 from toolkit.errors import DataError
 from toolkit.evaluate.agreement import agreement_metrics
 from toolkit.evaluate.models import Encoder
@@ -30,9 +31,9 @@ class Encoded:
 class Harness:
     """Judges models on the sets of a run; the teacher's features are computed once and kept."""
 
-    def __init__(self, evaluation: config.Evaluation, workers: int = 0) -> None:
-        """Reads the class files at once, so that a mistake in them shows at the start."""
-        self.evaluation, self.workers = evaluation, workers
+    def __init__(self, evaluation: config.Evaluation, workers: int = 0, cache: ShardCache | None = None) -> None:
+        """Reads the class files at once, so that a mistake in them shows at the start; `cache` is for remote shards."""
+        self.evaluation, self.workers, self.cache = evaluation, workers, cache
         self.classes: dict[str, Classes] = {
             name: read_classes(chosen.classes, asked_by=f"evaluation.sets.{name}.classes")
             for name, chosen in evaluation.sets.items()
@@ -83,7 +84,7 @@ class Harness:
         """Image features [n, e] of a whole set, computed in shares and gathered; notes labels or captions on the way."""
         key = (name, encoder.preprocess)
         if key not in self._data:
-            self._data[key] = EvalData(name, self.evaluation.sets[name], {"model": encoder.preprocess})
+            self._data[key] = EvalData(name, self.evaluation.sets[name], {"model": encoder.preprocess}, self.cache)
         data = self._data[key]
         features, labels, captions = [], [], []
         for batch in rank_loader(data, self.evaluation.batch_size, self.workers):

@@ -7,6 +7,7 @@ from typing import Any
 
 from toolkit import checkpoint, config, distributed
 from toolkit.config.resolve import merge, parse_overrides
+from toolkit.data.cache import cache_of
 from toolkit.distiller import Distiller
 from toolkit.errors import CheckpointError, ConfigError
 from toolkit.evaluate.harness import Harness
@@ -38,7 +39,7 @@ def evaluate_run(folder: Path, which: str, overrides: Sequence[str], *, as_json:
     distiller.to(device).eval()
     models: dict[str, Any] = {"teacher": teacher} if teacher is not None else {}
     models["student"] = StudentEncoder(student, distiller, device, text_tower=run.student.text_tower, teacher=teacher)
-    sets = Harness(run.evaluation, run.workers).judge(models)
+    sets = Harness(run.evaluation, run.workers, cache_of(run.data)).judge(models)
     result = {"checkpoint": str(chosen), "units": "percent", "sets": sets}
     distributed.say(f"checkpoint {chosen}\n{as_text(sets)}")
     if as_json:

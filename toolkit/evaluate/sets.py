@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from toolkit import config, distributed
 from toolkit.config import Preprocess
-from toolkit.data.bad_sample import BadSample
+from toolkit.data.cache import ShardCache
+from toolkit.data.decode import BadSample
 from toolkit.data.shards import expand_shards, scan_shard
 from toolkit.data.streams import without_worker_traceback, worker_context
 from toolkit.data.texts import decode_text
@@ -58,12 +59,15 @@ def read_classes(path: str, *, asked_by: str) -> Classes:
 class EvalData(Dataset[dict[str, Any]]):
     """Every sample of a set once, in order: views for each model, and its label or caption."""
 
-    def __init__(self, name: str, chosen: config.EvalSet, views: dict[str, Preprocess]) -> None:
-        """`views` by model name; raises DataError for a sample without picture, label or caption."""
+    def __init__(
+        self, name: str, chosen: config.EvalSet, views: dict[str, Preprocess], cache: ShardCache | None = None
+    ) -> None:
+        """`views` by model name; `cache` is for remote shards; raises DataError for a sample without picture, label or caption."""
         self.name, self.kind = name, chosen.kind
         self.views = PlainViews(views, MAX_PIXELS)
         self.shards = [
-            scan_shard(path) for path in expand_shards(chosen.shards, asked_by=f"evaluation.sets.{name}.shards")
+            scan_shard(path)
+            for path in expand_shards(chosen.shards, asked_by=f"evaluation.sets.{name}.shards", cache=cache)
         ]
         places = [(s, row) for s, shard in enumerate(self.shards) for row in range(shard.count)]
         self.places = places[: chosen.max_samples]

@@ -42,6 +42,19 @@ class Teacher:
         """Of SigLIP-type teachers, [1]."""
         self.module: nn.Module = model.module.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
+    @property
+    def image_params(self) -> int:
+        """Of its image tower."""
+        return self.model.image_params
+
+    @property
+    def text_params(self) -> int:
+        """Of its text tower."""
+        return self.model.text_params
+
+    def release(self) -> None:
+        """A live teacher stays in memory."""
+
     def tokenizer(self) -> Tokenizer:
         """Its own tokenizer; raises ConfigError when it has none."""
         if self.tokenizer_name is None:

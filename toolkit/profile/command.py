@@ -2,12 +2,14 @@
 
 import json
 import math
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from toolkit.config import Batch, Run, shards_of
 from toolkit.data.build import Source, build_sources
+from toolkit.data.cache import cache_of
 from toolkit.data.jpeg import simplejpeg
 from toolkit.data.shards import count_samples, expand_shards
 from toolkit.data.store import EmbeddingStore
@@ -64,8 +66,8 @@ def sources_of_run(run: Run, notes: list[str]) -> dict[str, Source]:
     teachers = {} if teacher is None or "teacher" not in needs else {"teacher": teacher}
     teachers |= {name: teacher_outline(one) for name, one in run.extra_teachers.items()} if teachers else {}
     notes += [f"{name} was built to see how it takes pictures." for name, one in teachers.items() if one.built]
-    stores = stores_of(run, "text" in needs, notes) if teachers else {}
-    tokenizers = tokenizers_of(run, student, teachers, reads_text="text" in needs, stored="text" in stores)
+    stores = stores_of(run, teachers, "text" in needs, notes)
+    tokenizers = tokenizers_of(run, student, teachers, reads_text="text" in needs, stores=stores)
     try:
         return build_sources(
             run.data, Batch(1, 1, 1, 1, 1, 1), student=student.preprocess,
@@ -78,29 +80,33 @@ def sources_of_run(run: Run, notes: list[str]) -> dict[str, Source]:
         ) from error
 
 
-def stores_of(run: Run, reads_text: bool, notes: list[str]) -> dict[str, EmbeddingStore]:
-    """Those of the run that hold all of its shards; whose they are is looked at by training, which has the teacher."""
+def stores_of(run: Run, teachers: Collection[str], reads_text: bool, notes: list[str]) -> dict[str, EmbeddingStore]:
+    """Those of the run that hold all of its shards, by the tensor they give; training looks whose they are."""
     found = {}
-    for kind in ("image", "text") if run.teacher.store else ():
-        pattern = run.data.pairs or shards_of(run.data, f"{kind}s")
-        if not pattern or (kind == "text" and not reads_text):
-            continue
-        store = EmbeddingStore(Path(run.teacher.store) / kind, {})
-        paths = expand_shards(pattern, asked_by="data.pairs" if run.data.pairs else f"data.{kind}s")
-        if all(store.is_complete(path, count) for path, count in zip(paths, count_samples(paths), strict=True)):
-            found[kind] = store
-        else:
-            notes.append(f"{store.folder} does not hold all shards yet: timed as with a live teacher ({kind}s).")
+    asked = {name: run.teacher.store if name == "teacher" else run.extra_teachers[name].store for name in teachers}
+    for name, folder in asked.items():
+        for kind in ("image", "text") if folder else ():
+            pattern = run.data.pairs or shards_of(run.data, f"{kind}s")
+            if not pattern or (kind == "text" and not reads_text):
+                continue
+            asked_by = "data.pairs" if run.data.pairs else f"data.{kind}s"
+            store = EmbeddingStore(Path(folder) / kind, {})
+            store.identity = store.manifest() or {}
+            paths = expand_shards(pattern, asked_by=asked_by, cache=cache_of(run.data))
+            if all(store.is_complete(path, count) for path, count in zip(paths, count_samples(paths), strict=True)):
+                found[f"{name}_{kind}_features"] = store
+            else:
+                notes.append(f"{store.folder} does not hold all shards yet: timed as with a live teacher ({kind}s).")
     return found
 
 
 def tokenizers_of(
-    run: Run, student: Outline, teachers: dict[str, Outline], *, reads_text: bool, stored: bool
+    run: Run, student: Outline, teachers: dict[str, Outline], *, reads_text: bool, stores: Collection[str]
 ) -> dict[str, Any]:
     """By the name of the tensor, as training has them."""
     wanted = {"student_tokens": student} if run.student.text_tower else {}
     if reads_text:
-        wanted |= {f"{name}_tokens": one for name, one in teachers.items() if not (stored and name == "teacher")}
+        wanted |= {f"{name}_tokens": one for name, one in teachers.items() if f"{name}_text_features" not in stores}
     named = {name: one for name, one in wanted.items() if one.tokenizer}
     return {name: build_tokenizer(str(one.tokenizer), one.context_length) for name, one in named.items()}
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from toolkit.config import Preprocess
-from toolkit.data.bad_sample import BadSample
+from toolkit.data.decode import BadSample
 from toolkit.data.images import EncodedPicture, cropped, draw_crop, is_plain, plain_view
 from toolkit.data.streams import Field, ShardStream, StreamBatch, batches, rows_of
 from toolkit.data.texts import TokenReader
@@ -128,7 +128,9 @@ def read_stores(stream: ShardStream, count: int, made: dict[str, list[Tensor]]) 
             place = stream.plan.place(position)
             shard = stream._open(place.shard)
             try:
-                rows.append(store.read(shard.path, shard.keys, place.row))
+                rows.append(
+                    store.read(shard.path, shard.keys, place.row, (place.epoch + place.row) % store.views).features
+                )
             except BadSample:
                 continue
         made[name] = rows
@@ -141,7 +143,9 @@ def tokenise(name: str, reader: TokenReader, data: Sequence[bytes], made: dict[s
 
 def picture_stages(views: TrainingViews, data: Sequence[bytes], made: dict[str, list[Tensor]]) -> dict[str, Run]:
     """Decoding, as far as the views need it, then each view; the tensors go into `made`."""
-    plain, same = is_plain(views.augmentation), bool(views.teachers) and views.teacher_view == "same"
+    replayed = bool(views.frame)  # recorded crops, for which other ones of the kind stand here
+    plain = is_plain(views.augmentation) and not replayed
+    same = bool(views.teachers) and (views.teacher_view == "same" or replayed)
     students = max((views.student, *views.teachers.values()), key=lambda p: p.image_size) if same else views.student
     side = students.image_size
     pictures: list[Any] = []
@@ -151,7 +155,7 @@ def picture_stages(views: TrainingViews, data: Sequence[bytes], made: dict[str, 
         for one in data:
             picture = EncodedPicture(one, views.max_pixels)
             whole = picture.whole if plain or (views.teachers and not same) else None
-            pictures.append((whole, whole if plain else picture.frame(side)))
+            pictures.append((whole, whole if plain else picture.frame(views.frame or side)))
 
     def student() -> None:
         made["student_images"] = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.data.bad_sample import BadSample
+from toolkit.data.decode import BadSample
 from toolkit.data.shards import scan_shard
 from toolkit.data.store import EmbeddingStore
 from toolkit.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ def stored(folder: Path, shards: Any, kind: str) -> dict[str, torch.Tensor | Non
         shard = scan_shard(shards.folder / entry["name"])
         for row in range(shard.count):
             try:
-                found[next(names)] = store.read(shard.path, shard.keys, row)
+                found[next(names)] = store.read(shard.path, shard.keys, row).features
             except BadSample:
                 found[next(names)] = None
     return found

@@ -76,9 +76,9 @@ def test_every_write_may_be_the_last(source: Path, dime: Dime, tmp_path: Path, m
         limit = None
         again = dime("images", *words(source), out="killed")
         assert portable(again.files()) == portable(whole.files()), total
-        stored = {path.stat().st_size for path in (out / "teacher_store" / "image").glob("*.npy")}
+        stored = {path.stat().st_size for path in (out / "teacher_store" / "image").glob("*.safetensors")}
         assert stored == {
-            path.stat().st_size for path in (tmp_path / "whole" / "teacher_store" / "image").glob("*.npy")
+            path.stat().st_size for path in (tmp_path / "whole" / "teacher_store" / "image").glob("*.safetensors")
         }
 
 

@@ -14,6 +14,7 @@ from toolkit.data.convert.duplicates import hash_bytes
 from toolkit.data.convert.pool import run_all
 from toolkit.data.convert.progress import Progress
 from toolkit.data.index import IndexEntry, read_index
+from toolkit.data.tar_headers import printable
 from toolkit.errors import DataError
 
 BLOCK = 1 << 20
@@ -48,7 +49,7 @@ def check_folder(
     reasons: Counter[str] = Counter()
 
     def tell(shard: str, key: str, reason: str) -> None:
-        say(f"{shard}:{key}: {reason}" if key else f"{shard}: {reason}")
+        say(printable(f"{shard}:{key}: {reason}" if key else f"{shard}: {reason}"))
         reasons[reason.partition(" ")[0].rstrip(":")] += 1
 
     verdicts: dict[str, Verdict] = {}

@@ -2,13 +2,13 @@
 
 import json
 import os
-import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
 from toolkit.data.convert.outcome import LeftOut
 from toolkit.data.convert.pictures import EXTENSIONS, PictureOptions, open_picture, read_to_the_end
-from toolkit.data.convert.sources import open_tar
+from toolkit.data.decode import MAX_BYTES, BadSample, decode_text
+from toolkit.data.tar_headers import TarDamage, read_entries
 
 PICTURE = "picture"
 RUNS_CODE = frozenset(("pyd", "pkl", "pickle", "pth", "pt", "py", "so"))
@@ -39,32 +39,23 @@ class Checked(NamedTuple):
 
 def samples_in(path: Path) -> tuple[list[tuple[str, list[Member]]], list[str]]:
     """(key, fields) of neighbours with one base name, as readers group them, and what is wrong with the tar itself."""
-    size = path.stat().st_size
     found: list[tuple[str, list[Member]]] = []
     try:
-        with open_tar(path) as tar:
-            for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would remember them all
-                if member.isdir():
-                    continue
-                folder, slash, name = member.name.rpartition("/")
-                base, _, extension = name.partition(".")
-                key = folder + slash + base
-                if member.offset_data + member.size > size:
-                    return found, [
-                        f"cut_short: {member.name} ends at byte {member.offset_data + member.size} of {size}"
-                    ]
-                if not found or found[-1][0] != key:
-                    found.append((key, []))
-                whole = member.isreg() and not member.issparse()
-                found[-1][1].append(Member(member.name, extension.lower(), member.offset_data, member.size, whole))
-            end = tar.offset
-    except (tarfile.TarError, EOFError, ValueError, OSError) as error:
+        for member in read_entries(path):
+            if member.kind == "folder":
+                continue
+            folder, slash, name = member.name.rpartition("/")
+            base, _, extension = name.partition(".")
+            key = folder + slash + base
+            if not found or found[-1][0] != key:
+                found.append((key, []))
+            found[-1][1].append(
+                Member(member.name, extension.lower(), member.offset, member.size, member.kind == "file")
+            )
+    except TarDamage as damage:
+        return found, [f"{damage.reason}: {damage}"]
+    except OSError as error:
         return found, [f"unreadable_tar: {error}"]
-    with open(path, "rb") as file:
-        file.seek(end)
-        if file.read(tarfile.BLOCKSIZE) != b"\0" * tarfile.BLOCKSIZE:
-            return found, ["no_end_mark: the tar does not end as one, it may be cut short"]
     return found, []
 
 
@@ -81,6 +72,9 @@ def check_shard(path: Path, samples: list[tuple[str, list[Member]]], *, fast: bo
             problems += [(key, reason) for reason in wrong_headers(fields)]
             for field in fields:
                 if not field.is_file:
+                    continue
+                if field.size > MAX_BYTES:
+                    problems.append((key, f"too_many_bytes {field.extension}"))
                     continue
                 data = None if fast else os.pread(file.fileno(), field.size, field.offset)
                 if reason := wrong_content(field, data, options):
@@ -120,18 +114,27 @@ def wrong_content(field: Member, data: bytes | None, options: PictureOptions) ->
             return error.reason
         except Exception:  # PIL raises many kinds on hostile bytes
             return "undecodable"
-    elif field.kind in ("txt", "json", "cls"):
+    elif field.kind in ("txt", "cls"):
         try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError:
-            return "not_utf8"
+            text = decode_text(data)
+        except BadSample as bad:
+            return str(bad)
+        if field.kind == "cls" and not text.isdecimal():
+            return "no_class_number"
+    elif field.kind == "json":
+        return wrong_json(data)
+    return ""
+
+
+def wrong_json(data: bytes) -> str:
+    """Why it is none, or an empty string."""
+    try:
+        text = data.decode("utf-8")
         if not text.strip():
             return "empty_text"
-        if field.kind == "cls" and not text.strip().isdecimal():
-            return "no_class_number"
-        if field.kind == "json":
-            try:
-                json.loads(text)
-            except (ValueError, RecursionError):
-                return "bad_json"
+        json.loads(text)
+    except UnicodeDecodeError:
+        return "not_utf8"
+    except (ValueError, RecursionError):
+        return "bad_json"
     return ""

@@ -89,10 +89,10 @@ def write_store(
     import numpy as np
     import torch  # only here: without stored features the converter starts without it
 
-    from toolkit.data.store import EmbeddingStore
+    from toolkit.data.store import IMPORTED, VERSION, EmbeddingStore
 
-    identity = {"version": 1, "teacher": teacher, "weights_sha256": "imported", "width": features.width}
-    identity |= {"computed_in": "float32", "imported_from": [os.path.basename(path) for path in features.paths]}
+    identity = {"version": VERSION, "teacher": teacher, "weights_sha256": IMPORTED, "width": features.width}
+    identity |= {"stored_as": "fp32", "imported_from": [os.path.basename(path) for path in features.paths]}
     store = EmbeddingStore(folder / job.store_kind, identity)
     store.check_identity()
     store.write_identity()

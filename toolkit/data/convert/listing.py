@@ -2,7 +2,6 @@
 
 import json
 import os
-import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,15 @@ import numpy as np
 from toolkit.data.convert import tsv
 from toolkit.data.convert.outcome import Skip
 from toolkit.data.convert.pictures import EXTENSIONS
-from toolkit.data.convert.sources import Source, open_tar
+from toolkit.data.convert.sources import Source
 from toolkit.data.index import write_aside
+from toolkit.data.tar_headers import Entry, TarDamage, read_entries
 
 PIECE = 10_000
 """Inputs per piece: a piece is what one worker scans at a time, and what a killed run may have to scan again."""
 PREFERRED = ("jpg", "jpeg", "png", "webp")
 """Of several pictures of a WebDataset sample the first of these is taken, as a run does."""
+REST_OF_TAR = {"unreadable_tar": "rest_of_tar_unreadable"}
 
 
 def list_source(source: Source, folder: Path, number: int) -> list[int]:
@@ -95,21 +96,16 @@ def _files(root: str, below: str = "") -> Iterator[str | Skip]:
             yield Skip(root, name, "not_a_picture")
 
 
-def plain_members(path: str) -> Iterator[tarfile.TarInfo | Skip]:
-    """Whole, ordinary files of a tar; what is cut off at the end is one line of the skipped."""
-    size = os.path.getsize(path)
+def plain_members(path: str) -> Iterator[Entry | Skip]:
+    """Whole, ordinary files of a tar; what is torn or cut off at the end is one line of the skipped."""
     try:
-        with open_tar(path) as tar:
-            for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would remember millions
-                if member.offset_data + member.size > size:
-                    yield Skip(path, member.name, "cut_short")
-                elif member.isreg() and not member.issparse():
-                    yield member
-                elif not member.isdir():
-                    yield Skip(path, member.name, "not_a_file")
-    except (tarfile.TarError, EOFError, ValueError):
-        yield Skip(path, "", "rest_of_tar_unreadable")
+        for member in read_entries(path):
+            if member.kind == "file":
+                yield member
+            elif member.kind != "folder":
+                yield Skip(path, member.name, "not_a_file")
+    except TarDamage as damage:
+        yield Skip(path, damage.name, REST_OF_TAR.get(damage.reason, damage.reason))
 
 
 def _members(path: str) -> Iterator[list[Any] | Skip]:
@@ -118,7 +114,7 @@ def _members(path: str) -> Iterator[list[Any] | Skip]:
         if isinstance(member, Skip):
             yield member
         elif member.name.rpartition(".")[2].lower() in EXTENSIONS:
-            yield [member.name, member.offset_data, member.size]
+            yield [member.name, member.offset, member.size]
         else:
             yield Skip(path, member.name, "not_a_picture")
 
@@ -144,7 +140,7 @@ def _samples(path: str) -> Iterator[list[Any] | Skip]:
         if folder + slash + base != key:
             yield from picture()
             key, fields = folder + slash + base, {}
-        fields[extension.lower()] = (member.offset_data, member.size)
+        fields[extension.lower()] = (member.offset, member.size)
     yield from picture()
 
 

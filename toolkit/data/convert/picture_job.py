@@ -17,8 +17,7 @@ from toolkit.data.convert.listing import list_source, piece_path
 from toolkit.data.convert.outcome import LeftOut, Sample, Skip
 from toolkit.data.convert.pictures import PictureOptions, open_picture, prepare
 from toolkit.data.convert.sources import Source
-
-MAX_BYTES = 1 << 29
+from toolkit.data.decode import MAX_BYTES
 
 
 @dataclass(frozen=True)

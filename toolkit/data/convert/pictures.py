@@ -9,15 +9,12 @@ becomes a JPEG of `jpeg_quality` (4:2:0) when it was resized or was a JPEG, a lo
 import io
 from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from toolkit.data.convert.outcome import LeftOut
+from toolkit.data.decode import FORMATS, UPRIGHT, BadSample, eight_bits, orientation_of, unfit
 from toolkit.errors import ConfigError
 
-Image.init()
-FORMATS = tuple(f for f in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF") if f in Image.OPEN)
-"""Only these are tried: PIL would start Ghostscript for an EPS."""
 KEPT_AS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 EXTENSIONS = frozenset(
     (
@@ -39,7 +36,6 @@ EXTENSIONS = frozenset(
         "avif",
     )
 )
-ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class PictureOptions:
 
 
 def open_picture(data: bytes, options: PictureOptions) -> Image.Image:
-    """Header read, pixels not; raises LeftOut for what is empty, no picture, too small or too large."""
+    """Header read, pixels not; raises LeftOut for what is empty, no picture, too small, large or narrow."""
     if not data:
         raise LeftOut("empty")
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own limit, on the next lines
@@ -87,9 +83,9 @@ def open_picture(data: bytes, options: PictureOptions) -> Image.Image:
         raise LeftOut("undecodable") from error
     finally:
         Image.MAX_IMAGE_PIXELS = before
-    if image.width * image.height > options.max_pixels:
-        raise LeftOut("too_many_pixels")
-    if min(image.size) < max(1, options.min_side):
+    if reason := unfit(image.width, image.height, options.max_pixels):
+        raise LeftOut(reason)
+    if min(image.size) < options.min_side:
         raise LeftOut("too_small")
     return image
 
@@ -135,17 +131,20 @@ def stored_well(image: Image.Image, data: bytes) -> bool:
         and "transparency" not in image.info
         and not (image.format == "PNG" and data[24] == 16)
         and not getattr(image, "is_animated", False)
-        and image.getexif().get(ORIENTATION, 1) == 1
+        and orientation_of(image) not in UPRIGHT
     )
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Rotated as EXIF says, 8 bits, transparency over white, RGB; of an animation the first frame."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise LeftOut("floating_point_pixels")
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    image.load()
+    orientation = orientation_of(image)
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
+    try:
+        image = eight_bits(image)
+    except BadSample as error:
+        raise LeftOut(str(error)) from error
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         image = image.convert("RGBA")
         ground = Image.new("RGB", image.size, (255, 255, 255))

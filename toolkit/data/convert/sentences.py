@@ -127,7 +127,7 @@ def _members(path: str) -> Iterator[Sentence]:
             if isinstance(member, Skip):
                 yield Sentence(member.name, -1, "", member.reason)
             elif member.name.lower().endswith((".txt", ".text", ".caption")):
-                file.seek(member.offset_data)
+                file.seek(member.offset)
                 text = file.read(min(member.size, 4 * MAX_BYTES + 1)).decode("utf-8", "surrogateescape")
                 yield Sentence(member.name.rpartition(".")[0], -1, text)
 

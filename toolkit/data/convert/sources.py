@@ -1,15 +1,16 @@
 """What a SRC word is: recognised by its content, or named with `--format`."""
 
 import os
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import braceexpand
 
 from toolkit.data.convert import tsv
 from toolkit.data.convert.pictures import EXTENSIONS
+from toolkit.data.tar_headers import TarDamage, key_and_field, read_entries
 from toolkit.errors import ConfigError, DataError
 
 PICTURE_KINDS = ("folder", "tar", "webdataset", "tsv")
@@ -107,26 +108,12 @@ def _add_pictures(path: Path, sources: list[Source], features: list[str], named:
         raise DataError(f"{path} is no folder, tar or TSV of pictures; {_known(PICTURE_KINDS)}")
 
 
-class Member(tarfile.TarInfo):
-    """A header with a negative size would send Python's tarfile round in circles (CVE-2025-8194, fixed in 3.11.14)."""
-
-    def _block(self, count: int) -> int:
-        if count < 0:
-            raise tarfile.ReadError("a member has a negative size")
-        return int(super()._block(count))  # type: ignore[misc]
-
-
-def open_tar(path: str | Path) -> tarfile.TarFile:
-    """An uncompressed tar for reading its headers."""
-    return tarfile.open(path, "r:", tarinfo=Member)
-
-
 def tarfile_at(path: Path) -> bool:
     """Is it a tar; raises DataError for a compressed one, whose members cannot be read at an offset."""
     try:
-        with open_tar(path):
-            return True
-    except (tarfile.TarError, EOFError) as error:
+        next(read_entries(path), None)
+        return True
+    except TarDamage as error:
         with open(path, "rb") as file:
             start = file.read(6)
         if (
@@ -145,14 +132,11 @@ def kind_of_tar(path: Path) -> str:
     """webdataset when pictures have text, json or class numbers of the same key beside them."""
     keys: dict[str, set[str]] = {}
     try:
-        with open_tar(path) as tar:
-            for number, member in enumerate(tar):
-                folder, _, name = member.name.rpartition("/")
-                key, _, extension = name.partition(".")
-                keys.setdefault(f"{folder}/{key}", set()).add(extension.lower())
-                if number >= PEEKED_MEMBERS:
-                    break
-    except (tarfile.TarError, EOFError):
+        for member in islice(read_entries(path), PEEKED_MEMBERS):
+            key, field = key_and_field(member.name)
+            if key:
+                keys.setdefault(key, set()).add(field)
+    except TarDamage:
         pass  # cut short: told when it is listed
     both = any(fields & EXTENSIONS and fields & BESIDE_PICTURES for fields in keys.values())
     return "webdataset" if both else "tar"
