@@ -15,6 +15,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -e '.[dev]'
+	@$(BIN)/pip install --quiet --only-binary simplejpeg -e '.[fast]' || echo "no simplejpeg for this machine: torchvision decodes JPEGs instead, a little slower"
 	PATH="$(BIN):$$PATH" $(BIN)/python -m toolkit.build_ops
 	@touch $(STAMP)
 

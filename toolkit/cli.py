@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit.cli_embed import add_embed, run_embed
+from toolkit.cli_profile import add_profile, run_profile
 from toolkit.cli_select import add_options, run_select
 from toolkit.cli_shards import add_shards, run_shards
 from toolkit.errors import ConfigError
@@ -38,6 +39,7 @@ def dispatch(argv: Sequence[str]) -> None:
         "evaluate": run_evaluate,
         "report": run_report,
         "calibrate": run_calibrate,
+        "profile": run_profile,
         "select": run_select,
         "students": run_students,
         "shards": run_shards,
@@ -79,6 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--out", type=Path, default=None, help="page or folder (default out_dir/calibration.html)")
     calibrate.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     calibrate.add_argument("overrides", nargs="*", help="key=value, as for the recipe")
+
+    add_profile(verbs.add_parser("profile", help="how fast one core feeds a run, and how many cores a GPU needs"))
 
     add_options(
         verbs.add_parser("select", help="choose the sentences to distil on: visually grounded ones, or a baseline")

@@ -13,10 +13,16 @@ from torchvision import transforms
 from torchvision.transforms import functional as F
 
 from toolkit.config import Augmentation, Preprocess
-from toolkit.data.images import BadSample, decode_image, plain_view, random_view
+from toolkit.data.decode import BadSample
+from toolkit.data.images import (
+    decode_image,
+    plain_view,
+    random_view,
+)
 from toolkit.data.views import PlainViews, TrainingViews
 from toolkit.models.contract import normalise
 
+USUAL = Augmentation()
 IDENTITY = Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip_fraction=0.0)
 
 
@@ -74,17 +80,44 @@ def test_the_same_seed_gives_the_same_crop() -> None:
     assert view(1).shape == (3, 24, 24) and view(1).dtype == torch.uint8
 
 
-@pytest.mark.parametrize("size", [(400, 300), (100, 300), (40, 30)])
-def test_the_students_view_is_the_papers(size: tuple[int, int]) -> None:
-    """Short side to 256 (bicubic, in proportion to 224), bilinear crop, flip: torchvision's own steps, draw for draw."""
-    shrink = [transforms.Resize(64, transforms.InterpolationMode.BICUBIC)] if min(size) > 64 else []
-    crop = transforms.RandomResizedCrop(56, (0.08, 1.0), (3 / 4, 4 / 3), transforms.InterpolationMode.BILINEAR)
-    theirs = transforms.Compose([*shrink, crop, transforms.RandomHorizontalFlip(0.5), transforms.PILToTensor()])
-    for seed in range(5):
+def paper_view(image: Image.Image, side: int, augmentation: Augmentation = USUAL) -> Tensor:
+    """Short side to 256 (bicubic, in proportion to 224), bilinear crop, flip: torchvision's own steps."""
+    short = round(side * 256 / 224)
+    shrink = [transforms.Resize(short, transforms.InterpolationMode.BICUBIC)] if min(image.size) > short else []
+    how = transforms.InterpolationMode.BILINEAR
+    crop = transforms.RandomResizedCrop(side, augmentation.crop_scale, augmentation.crop_ratio, how)
+    flip = transforms.RandomHorizontalFlip(augmentation.flip_fraction)
+    return transforms.Compose([*shrink, crop, flip, transforms.PILToTensor()])(image)
+
+
+@pytest.mark.parametrize("ratio", [(3 / 4, 4 / 3), (1.0, 1.0), (0.2, 0.3)])
+@pytest.mark.parametrize("size", [(100, 64), (40, 30), (64, 64), (300, 20), (20, 300), (56, 56)])
+def test_the_students_view_is_the_papers(size: tuple[int, int], ratio: tuple[float, float]) -> None:
+    """Where nothing is shrunk: draw for draw and bit for bit, also where no box fits in ten attempts."""
+    augmentation = Augmentation((0.08, 1.0), ratio)
+    for seed in range(8):
         torch.manual_seed(seed)
-        ours = random_view(picture(*size), Preprocess(image_size=56), Augmentation())
+        ours = random_view(picture(*size), Preprocess(image_size=56), augmentation)
+        ours_next = torch.rand(1)
         torch.manual_seed(seed)
-        assert torch.equal(ours, theirs(picture(*size)))
+        assert torch.equal(ours, paper_view(picture(*size), 56, augmentation))
+        assert torch.equal(ours_next, torch.rand(1))
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """Mean, in units of 1 of 255."""
+    return float((ours.int() - theirs.int()).abs().float().mean())
+
+
+def test_a_larger_picture_is_shrunk_as_the_papers_to_rounding() -> None:
+    """The same box of a frame that another kernel has resampled."""
+    for size in ((400, 300), (100, 300), (65, 66)):
+        for seed in range(5):
+            torch.manual_seed(seed)
+            ours = random_view(picture(*size), Preprocess(image_size=56), Augmentation())
+            torch.manual_seed(seed)
+            theirs = paper_view(picture(*size), 56)
+            assert difference(ours, theirs) < 0.2 and int((ours.int() - theirs.int()).abs().max()) <= 6
 
 
 def test_flips_alone() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.corpus.request import Filters
-from toolkit.data.images import BadSample
+from toolkit.data.decode import BadSample
 from toolkit.data.shards import Shard, scan_shard
 from toolkit.data.store_file import hash_of
 from toolkit.data.stored import StoredPool, StoredShard

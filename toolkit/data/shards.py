@@ -121,6 +121,11 @@ class Shard:
         return len(self.keys)
 
     @cached_property
+    def name(self) -> str:
+        """Of the file."""
+        return self.path.name
+
+    @cached_property
     def column_of(self) -> dict[str, int]:
         """Column of each extension in `offsets` and `sizes`."""
         return {extension: column for column, extension in enumerate(self.extensions)}

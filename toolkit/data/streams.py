@@ -3,7 +3,6 @@
 import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -11,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from toolkit.data.images import BadSample
+from toolkit.data.decode import BadSample
+from toolkit.data.jpeg import PRELOAD
 from toolkit.data.plan import MixedPlan, Place, Plan
-from toolkit.data.seeding import cpu_generator
+from toolkit.data.seeding import kept_generator
 from toolkit.data.shards import Shard, ShardPath, count_samples, scan_shard
 from toolkit.data.store import EmbeddingStore
 from toolkit.errors import DataError, ToolkitError
@@ -81,6 +81,7 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
         self.plan = plan or Plan(self.counts, seed, window_shards)
         self.max_skip_fraction = max_skip_fraction
         self.stores = stores or {}
+        self._random = any(wanted.random for wanted in self.fields)
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_uncached)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -101,12 +102,37 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
 
         Raises DataError after 100 bad samples in a row.
         """
+        with kept_generator():
+            return self._sample(position, self.plan.place(position), self._seed_of(position))
+
+    def __getitems__(self, positions: Sequence[int]) -> StreamBatch:
+        """A batch, which the DataLoader asks for where this is defined.
+
+        Places and seeds come first: between two pictures, with cold caches, they take eight times as long. Each sample is
+        copied into its row at once, and a worker's rows lie in the memory it shares with the training process from the
+        start: stacking and sending would each go over all of it again.
+        """
+        found = StreamBatch({}, [])
+        planned = [(position, self.plan.place(position), self._seed_of(position)) for position in positions]
+        with kept_generator():
+            for row, one_sample in enumerate(planned):
+                tensors, key, skipped = self._sample(*one_sample)
+                if not row:
+                    found.tensors = {name: rows_of(len(positions), one) for name, one in tensors.items()}
+                for name, one in tensors.items():
+                    found.tensors[name][row] = one
+                found.keys.append(key)
+                if skipped:
+                    found.skipped.update(skipped)
+        return found
+
+    def _sample(self, position: int, place: Place, seed: int) -> tuple[dict[str, Tensor], str, Counter[str]]:
+        """As __getitem__, with torch's generator left anywhere."""
         skipped: Counter[str] = Counter()
-        place = self.plan.place(position)
         for attempt in range(1, ATTEMPTS + 1):
             shard = self._open(place.shard)
             try:
-                return self._decode(shard, place, position), f"{shard.path.name}:{shard.keys[place.row]}", skipped
+                return self._decode(shard, place, seed), f"{shard.name}:{shard.keys[place.row]}", skipped
             except BadSample as bad:
                 skipped[str(bad.args[0])] += 1
             place = self.plan.substitute(position, attempt)
@@ -115,8 +141,8 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
             f"{self.name}: {ATTEMPTS} bad samples in a row near {self.paths[place.shard]} ({reasons}); check the shards"
         )
 
-    def _decode(self, shard: Shard, place: Place, position: int) -> dict[str, Tensor]:
-        """All fields of one sample, with torch's generator seeded by (seed, position) for its augmentation.
+    def _decode(self, shard: Shard, place: Place, seed: int) -> dict[str, Tensor]:
+        """All fields of one sample, with torch's generator seeded for its augmentation.
 
         Of several stored views, each pass takes the next one, beginning at another for each row.
         """
@@ -126,18 +152,21 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
         }
         tensors = {name: found.features for name, found in stored.items()}
         crop = next((found.crop for found in stored.values() if found.crop is not None), None)
-        with self._seeded(position) if any(wanted.random for wanted in self.fields) else nullcontext():
-            for wanted in self.fields:
-                extension = shard.extension_of(place.row, wanted.extensions)
-                if extension is None:
-                    raise BadSample(f"no_{wanted.extensions[0]}")
-                data = shard.read(place.row, extension)
-                tensors.update(wanted.read(data, crop) if wanted.replays else wanted.read(data))
+        if self._random:
+            torch.default_generator.manual_seed(seed)
+        for wanted in self.fields:
+            extension = shard.extension_of(place.row, wanted.extensions)
+            if extension is None:
+                raise BadSample(f"no_{wanted.extensions[0]}")
+            data = shard.read(place.row, extension)
+            tensors.update(wanted.read(data, crop) if wanted.replays else wanted.read(data))
         return tensors
 
-    def _seeded(self, position: int) -> AbstractContextManager[None]:
-        """Torch's generator as it is for the sample at `position`."""
-        return cpu_generator(int(np.random.SeedSequence([self.seed, 3, position]).generate_state(1, np.uint64)[0] >> 1))
+    def _seed_of(self, position: int) -> int:
+        """Of torch's generator for the sample at `position`; 0 where nothing is random."""
+        if not self._random:
+            return 0
+        return int(np.random.SeedSequence([self.seed, 3, position]).generate_state(1, np.uint64)[0] >> 1)
 
     def _open_uncached(self, number: int) -> Shard:
         """Table of contents of a shard; raises DataError when too many of its samples lack a wanted field."""
@@ -158,6 +187,14 @@ class ShardStream(Dataset[tuple[dict[str, Tensor], str, Counter[str]]]):
         return shard
 
 
+def rows_of(count: int, one: Tensor) -> Tensor:
+    """Room for so many tensors like `one`; shared memory in a worker of a DataLoader."""
+    if get_worker_info() is None:
+        return torch.empty((count, *one.shape), dtype=one.dtype)
+    storage = torch.UntypedStorage._new_shared(count * one.numel() * one.itemsize)  # as in torch's default_collate
+    return torch.tensor([], dtype=one.dtype).set_(storage, 0, (count, *one.shape))  # type: ignore[call-overload]
+
+
 class RankRows(Sampler[list[int]]):
     """Positions of this rank's rows, one list per step, from a given step on, without end."""
 
@@ -175,13 +212,9 @@ class RankRows(Sampler[list[int]]):
             step += 1
 
 
-def collate(samples: list[tuple[dict[str, Tensor], str, Counter[str]]]) -> StreamBatch:
-    """Stack the samples of one rank and step."""
-    tensors = {name: torch.stack([sample[0][name] for sample in samples]) for name in samples[0][0]}
-    skipped: Counter[str] = Counter()
-    for sample in samples:
-        skipped.update(sample[2])
-    return StreamBatch(tensors, [sample[1] for sample in samples], skipped)
+def as_it_is(batch: Any) -> Any:
+    """What collates: a batch is put together by the stream."""
+    return batch
 
 
 def one_thread(_: int) -> None:
@@ -197,7 +230,7 @@ def batches(
         stream,
         batch_sampler=RankRows(global_batch, rank, world, first_step),
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=as_it_is,
         worker_init_fn=one_thread,
         generator=torch.Generator(),  # its own: making an iterator draws a number, which would shift dropout after a resume
         pin_memory=torch.cuda.is_available(),
@@ -210,7 +243,7 @@ def batches(
 def worker_context() -> Any:
     """Data workers are forked from a clean process that has imported torch once: safe beside CUDA, and quick to start."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toolkit.data.build"])
+    context.set_forkserver_preload(["toolkit.data.build", *PRELOAD])
     return context
 
 

@@ -4,13 +4,14 @@ import hashlib
 from dataclasses import asdict, dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from toolkit.config import Augmentation, Preprocess
 from toolkit.data.decode import BadSample
 from toolkit.data.images import (
     Crop,
+    EncodedPicture,
+    Pixels,
     crop_of,
     cropped,
     decode_image,
@@ -18,7 +19,7 @@ from toolkit.data.images import (
     is_plain,
     plain_view,
     random_view,
-    shrunk,
+    size_of,
 )
 from toolkit.data.seeding import cpu_generator
 
@@ -37,22 +38,22 @@ class TrainingViews:
 
     def __call__(self, data: bytes, crop: Crop | None = None) -> dict[str, Tensor]:
         """uint8 tensors [3, h, w]; a recorded `crop` is what everybody sees, each at its own size."""
-        image = decode_image(data, self.max_pixels)
+        picture = EncodedPicture(data, self.max_pixels)
         if crop is not None:
-            image, sides = shrunk(image, self.frame), {"student": self.student, **self.teachers}
-            check_inside(crop, image)
-            return {f"{name}_images": cropped(image, crop, p.image_size) for name, p in sides.items()}
+            frame, sides = picture.frame(self.frame), {"student": self.student, **self.teachers}
+            check_inside(crop, frame)
+            return {f"{name}_images": cropped(frame, crop, p.image_size) for name, p in sides.items()}
         if self.teachers and self.teacher_view == "same":
             largest = max((self.student, *self.teachers.values()), key=lambda p: p.image_size)
-            view = random_view(image, largest, self.augmentation)
+            view = random_view(picture, largest, self.augmentation)
             views = {f"{name}_images": resized(view, p.image_size) for name, p in self.teachers.items()}
             return {"student_images": resized(view, self.student.image_size), **views}
-        views = {"student_images": random_view(image, self.student, self.augmentation)}
+        views = {"student_images": random_view(picture, self.student, self.augmentation)}
         made = {geometry(self.student): views["student_images"]} if is_plain(self.augmentation) else {}
         for name, preprocess in self.teachers.items():
             wanted = geometry(preprocess)
             if wanted not in made:
-                made[wanted] = plain_view(image, preprocess)
+                made[wanted] = plain_view(picture.whole, preprocess)
             views[f"{name}_images"] = made[wanted]
         return views
 
@@ -82,23 +83,24 @@ class RecordedViews:
 
         Raises BadSample.
         """
-        image = shrunk(decode_image(data, self.max_pixels), self.frame)
+        frame = EncodedPicture(data, self.max_pixels).frame(self.frame)
         if crops is None:
             drawn = int.from_bytes(hashlib.sha256(f"{self.seed}/{key}".encode()).digest()[:8], "little") >> 1
             with cpu_generator(drawn):
-                found = [draw_crop(image, self.augmentation) for _ in range(self.count)]
+                found = [draw_crop(frame, self.augmentation) for _ in range(self.count)]
         else:
             found = [crop_of(row) for row in crops]
             for crop in found:
-                check_inside(crop, image)
-        views = [cropped(image, crop, self.preprocess.image_size) for crop in found]
+                check_inside(crop, frame)
+        views = [cropped(frame, crop, self.preprocess.image_size) for crop in found]
         return torch.stack(views), torch.tensor(found, dtype=torch.int32)
 
 
-def check_inside(crop: Crop, image: Image.Image) -> None:
+def check_inside(crop: Crop, frame: Pixels) -> None:
     """Raise BadSample("crop_outside") for a recorded box that does not lie in the picture it is of."""
     top, left, height, width, _ = crop
-    if min(top, left, height - 1, width - 1) < 0 or left + width > image.width or top + height > image.height:
+    across, down = size_of(frame)
+    if min(top, left, height - 1, width - 1) < 0 or left + width > across or top + height > down:
         raise BadSample("crop_outside")
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from toolkit import config, distributed
 from toolkit.config import Preprocess
 from toolkit.data.cache import ShardCache
-from toolkit.data.images import BadSample
+from toolkit.data.decode import BadSample
 from toolkit.data.shards import expand_shards, scan_shard
 from toolkit.data.streams import without_worker_traceback, worker_context
 from toolkit.data.texts import decode_text

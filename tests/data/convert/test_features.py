@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.data.images import BadSample
+from toolkit.data.decode import BadSample
 from toolkit.data.shards import scan_shard
 from toolkit.data.store import EmbeddingStore
 from toolkit.errors import ConfigError, DataError
