@@ -12,7 +12,7 @@ LAYERS = (
     ("config", "registry", "errors"),
     ("embeddings", "distributed"),
     ("models", "losses", "kernels", "data", "schedules"),
-    ("distiller", "engine", "checkpoint", "metrics", "meter", "facts", "first_batch", "step", "embed"),
+    ("distiller", "engine", "checkpoint", "metrics", "meter", "facts", "first_batch", "step", "embed", "reshape"),
     ("train", "evaluate", "report", "calibrate", "corpus", "export", "playground"),
     ("cli", "cli_embed", "cli_select", "cli_shards", "launch", "recipe", "build_ops"),
 )

@@ -9,18 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils import fragment_address
 from safetensors.torch import load_file, save_file
 
 from toolkit import distributed
 from toolkit.config import Run
-from toolkit.engine import gathered_state
+from toolkit.engine import first_difference, gathered_state, load_whole, trained_names
 from toolkit.errors import CheckpointError
 from toolkit.models import Model
 from toolkit.models.build import WEIGHTS_NAME, write_card
+from toolkit.reshape import Whole, read_whole
 
 TAG = "deepspeed"
 MANIFEST = "manifest.json"
 STATE = "state.json"
+CLASSES = [LossScaler, ZeroStageEnum, fragment_address]
+"""All classes in DeepSpeed's files beside tensors and plain values."""
 
 
 @dataclass
@@ -59,7 +65,7 @@ def save(engine: Any, model: Model, run: Run, progress: Progress) -> Path:
         save_file({name: value.contiguous() for name, value in student.items()}, aside / WEIGHTS_NAME)
         teacher = {"name": run.teacher.name, "pretrained": run.teacher.pretrained, "kwargs": run.teacher.kwargs}
         write_card(model, run.student.kwargs, run.student.text_tower, aside, teacher=teacher)
-        state = {"world_size": distributed.world(), "deepspeed": run.deepspeed, **vars(progress)}
+        state = {**layout(engine, run), **vars(progress)}
         (aside / STATE).write_text(json.dumps(state, indent=1) + "\n")
     distributed.barrier()
     if distributed.is_main():
@@ -119,49 +125,98 @@ def newest(out_dir: Path) -> Path | None:
     return None
 
 
+def layout(engine: Any, run: Run) -> dict[str, Any]:
+    """What decides how DeepSpeed cuts the optimizer's state into pieces."""
+    return {
+        "world_size": distributed.world(),
+        "zero_stage": int(engine.zero_optimization_stage()),
+        "deepspeed": run.deepspeed,
+    }
+
+
 def resume(engine: Any, model: Model, run: Run) -> Progress:
     """Load the newest complete checkpoint of `out_dir` into the engine; a fresh Progress when there is none.
 
-    Raises CheckpointError for a checkpoint of another student or another number of ranks.
+    Bit for bit what was saved on the same number of ranks and ds_config; on others the same weights, optimizer state and
+    samples, with sums over ranks in another order from there on. Raises CheckpointError for a checkpoint of another student.
     """
     found = distributed.broadcast_object(newest(Path(run.out_dir)) if distributed.is_main() else None)
     if found is None:
         return Progress()
     state = json.loads((found / STATE).read_text())
-    if state["world_size"] != distributed.world():
-        raise CheckpointError(
-            f"{found} was written by {state['world_size']} ranks and this run has {distributed.world()}; "
-            f"launch {state['world_size']} ranks, or start anew with another out_dir and student.pretrained={found}"
-        )
-    if state["deepspeed"] != run.deepspeed:
-        raise CheckpointError(
-            f"{found} was written with deepspeed={state['deepspeed']} and this run says {run.deepspeed}; ZeRO stages do not "
-            f"read each other's optimizer files: keep {state['deepspeed']}, or start anew with another out_dir"
-        )
+    here = layout(engine, run)
+    there = {name: state.get(name) for name in here}
     check_same_student(found, model)
-    loaded, _ = engine.load_checkpoint(str(found), tag=TAG)
-    if loaded is None:
-        raise CheckpointError(
-            f"{found}: DeepSpeed found nothing to load; remove this folder to go on from an older one"
-        )
-    restore_rng(load_file(found / f"rng_{distributed.rank():05d}.safetensors"))
+    if there == here:
+        loaded, _ = engine.load_checkpoint(str(found), tag=TAG)
+        if loaded is None:
+            raise CheckpointError(
+                f"{found}: DeepSpeed found nothing to load; remove this folder to go on from an older one"
+            )
+    else:
+        changed = ", ".join(f"{name} {there[name]}, now {here[name]}" for name in here if there[name] != here[name])
+        distributed.say(f"{found} was written with {changed}: its optimizer state is converted")
+        load_elsewhere(engine, found)
+    # On more ranks some share a generator, which harms nothing: each micro-batch seeds its own numbers (toolkit/step.py).
+    restore_rng(load_file(found / f"rng_{distributed.rank() % state['world_size']:05d}.safetensors"))
     distributed.say(f"resumed {found} at step {state['step']}")
     return Progress(**{name: state[name] for name in vars(Progress())})
 
 
+def load_elsewhere(engine: Any, folder: Path) -> None:
+    """Load a checkpoint that other ranks or another ZeRO stage wrote; a collective.
+
+    Raises CheckpointError unless the student put together from DeepSpeed's files is `student.safetensors` to the last bit,
+    and the engine then holds every weight and moment to the last bit.
+    """
+    hashed = [name for name in json.loads((folder / MANIFEST).read_text()) if name.startswith(f"{TAG}/")]
+    with torch.serialization.safe_globals(CLASSES):
+        whole = read_whole(folder, hashed, trained_names(engine))
+    check_whole(engine, folder, whole)
+    load_whole(engine, whole)
+    different = first_difference(engine, whole)
+    if different:
+        raise CheckpointError(
+            f"{folder}: {different} is not what was saved after its conversion; go on with the number of ranks and the "
+            "ds_config that wrote it, and report this"
+        )
+
+
+def check_whole(engine: Any, folder: Path, whole: Whole) -> None:
+    """Compare with `student.safetensors`, which also gives the buffers (DeepSpeed saves rank 0's, not their mean)."""
+    own = engine.module.state_dict(keep_vars=True)
+    there, here = shapes_of(whole.weights), shapes_of(own)
+    if there != here:
+        wrong = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+        raise CheckpointError(
+            f"{folder} is of other losses: {wrong[0]} is {there.get(wrong[0])} there and {here.get(wrong[0])} here; "
+            "use another out_dir, or the losses it was made with"
+        )
+    for name, value in load_file(folder / WEIGHTS_NAME).items():
+        full = f"student.{name}"
+        if isinstance(own[full], torch.nn.Parameter) and not torch.equal(whole.weights[full].float(), value):
+            raise CheckpointError(
+                f"{folder}: {name} in {WEIGHTS_NAME} is not what DeepSpeed's files hold; remove this folder to go on from "
+                "an older one, or go on with the number of ranks and the ds_config that wrote it"
+            )
+        whole.weights[full] = value
+
+
 def check_same_student(folder: Path, model: Model) -> None:
     """Raise CheckpointError when the weights in `folder` are of another student."""
-    saved = {name: list(value.shape) for name, value in load_file(folder / WEIGHTS_NAME).items()}
-    own = {
-        name: list(getattr(value, "ds_shape", value.shape))
-        for name, value in model.module.state_dict(keep_vars=True).items()
-    }
+    saved = shapes_of(load_file(folder / WEIGHTS_NAME))
+    own = shapes_of(model.module.state_dict(keep_vars=True))
     if saved != own:
         wrong = [name for name in {**saved, **own} if saved.get(name) != own.get(name)]
         raise CheckpointError(
             f"{folder} is of another student: {wrong[0]} is {saved.get(wrong[0])} there and {own.get(wrong[0])} in {model.name} "
             f"({len(wrong)} such differences); use another out_dir, or the student it was made with"
         )
+
+
+def shapes_of(state: dict[str, Any]) -> dict[str, list[int]]:
+    """Shapes by name, whole ones where ZeRO-3 has spread a parameter."""
+    return {name: list(getattr(value, "ds_shape", value.shape)) for name, value in state.items()}
 
 
 def prune(out_dir: Path, keep_last: int, best_step: int | None) -> None:

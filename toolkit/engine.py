@@ -8,11 +8,22 @@ from typing import Any
 
 import deepspeed
 import torch
-from torch import nn
+from deepspeed.utils import (
+    lazy_init_hp_params_optimizer_state,
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+from torch import Tensor, nn
 
+from toolkit import distributed
 from toolkit.config import Batch, Optim, Run
 from toolkit.config.ds_config import load_ds_config
 from toolkit.distiller import Distiller
+from toolkit.reshape import Whole
 
 NO_DECAY = ("relative_position_bias_table", "absolute_pos_embed", "positional_embedding", "token_embedding")
 
@@ -108,6 +119,71 @@ def gathered_state(engine: Any, module: nn.Module) -> dict[str, torch.Tensor]:
             name: value.detach().float().cpu().clone() if value.is_floating_point() else value.detach().cpu().clone()
             for name, value in module.state_dict().items()
         }
+
+
+def trained_names(engine: Any) -> list[str]:
+    """Names of the trainable parameters in the order of the optimizer's groups."""
+    named = list(engine.module.named_parameters())
+    names = {id(parameter): name for name, parameter in named}
+    return [names[id(parameter)] for group in parameter_groups(named, 0.0) for parameter in group["params"]]
+
+
+def load_whole(engine: Any, whole: Whole) -> None:
+    """Give every rank its part of a state in no pieces, in any stage and on any number of ranks; a collective in ZeRO-3."""
+    stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
+    named = {name: parameter for name, parameter in engine.module.named_parameters() if parameter.requires_grad}
+    with deepspeed.zero.GatheredParameters(list(engine.module.parameters()), modifier_rank=0, enabled=stage == 3):
+        engine.module.load_state_dict(whole.weights)
+    kinds = {kind for moments in whole.moments.values() for kind in moments}
+    owned = optimizer.fp32_partitioned_groups_flat if stage == 3 else list(named.values())
+    owned = optimizer.single_partition_of_fp32_groups if stage in (1, 2) else owned
+    for tensor in owned if kinds else ():  # a new optimizer has no state before its first step
+        counts = {kind: value.to(tensor.device, copy=True) for kind, value in whole.counts.items()}
+        optimizer.state[tensor] = {**counts, **{kind: torch.zeros_like(tensor) for kind in kinds}}
+    if stage in (1, 2) and kinds:
+        for group, flat in zip(optimizer.bit16_groups, owned, strict=True):
+            lazy_init_hp_params_optimizer_state(group, flat, optimizer.state)
+    for name, parameter in named.items():
+        put(parameter, None, whole.weights[name], optimizer, stage)
+        for kind, value in whole.moments[name].items():
+            put(parameter, kind, value, optimizer, stage)
+
+
+def put(parameter: Any, kind: str | None, value: Tensor, optimizer: Any, stage: int) -> None:
+    """Set this rank's part of a parameter's fp32 copy (`kind` None) or of its optimizer state."""
+    if stage == 0:
+        if kind is not None:
+            optimizer.state[parameter][kind].copy_(value)
+        return
+    if stage == 3:  # by pieces: `safe_set_full_*` fails where a parameter does not divide by the ranks (0.19.8)
+        size = parameter.ds_tensor.numel()
+        piece = torch.zeros(size, dtype=value.dtype)
+        mine = value.flatten()[distributed.rank() * size : (distributed.rank() + 1) * size]
+        piece[: len(mine)] = mine
+        value = piece
+    set_weight = safe_set_local_fp32_param if stage == 3 else safe_set_full_fp32_param
+    set_moment = safe_set_local_optimizer_state if stage == 3 else safe_set_full_optimizer_state
+    set_weight(parameter, value) if kind is None else set_moment(parameter, value, kind)
+
+
+def first_difference(engine: Any, whole: Whole) -> str:
+    """What the engine now holds otherwise than `whole`, bit for bit, or an empty string; a collective."""
+    weights = gathered_state(engine, engine.module)
+    stage = engine.zero_optimization_stage()
+    for name, wanted in whole.weights.items():
+        if not torch.equal(weights[name].to(wanted.dtype), wanted):
+            return name
+    for name, parameter in engine.module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        for kind, wanted in {"": whole.weights[name], **whole.moments[name]}.items():
+            if stage == 0:
+                found = engine.optimizer.state[parameter][kind] if kind else parameter
+            else:
+                found = safe_get_full_optimizer_state(parameter, kind) if kind else safe_get_full_fp32_param(parameter)
+            if not torch.equal(found.cpu(), wanted):
+                return f"{kind or 'fp32 copy'} of {name}"
+    return ""
 
 
 def build_cpu_operator() -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from toolkit import checkpoint, config
 from toolkit.config import Checkpoint, Data, Logging, Optim, Run, Student, Teacher
+from toolkit.config.losses import QueuePVL
 from toolkit.errors import CheckpointError, ConfigError
 from toolkit.meter import NonFiniteLoss
 from toolkit.playground.prepare import TEACHER
@@ -114,9 +115,13 @@ def test_checkpoint_of_another_student_is_refused(run, tmp_path):
         train(other)
 
 
-def test_other_zero_stage_is_refused(run, tmp_path):
-    with pytest.raises(CheckpointError, match=r"written with deepspeed=ds_configs/zero1\.json"):
-        train(replace(copied(run, tmp_path), deepspeed="ds_configs/zero0.json"))
+def test_checkpoint_of_other_losses_is_refused(run, tmp_path):
+    """Also where the optimizer's state is converted; other settings are refused before (`config.yaml`)."""
+    run = copied(run, tmp_path)
+    (Path(run.out_dir) / "config.yaml").unlink()
+    other = replace(run, losses={**run.losses, "queue_pvl": QueuePVL(size=32)}, deepspeed="ds_configs/zero0.json")
+    with pytest.raises(CheckpointError, match=r"is of other losses: losses\.terms\.queue_pvl\.queue is None there"):
+        train(other)
 
 
 def test_steps_may_grow_and_other_settings_may_not(run, tmp_path):
