@@ -56,6 +56,19 @@ def test_each_line_is_there_at_once(tmp_path: Path) -> None:
     metrics.close()
 
 
+def test_killed_while_it_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old lines are there until the kept ones are written."""
+    log(tmp_path, 0, [10, 20], 0.0)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        Metrics(run_in(tmp_path), 10)
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20]
+
+
 def test_values_that_json_does_not_have(tmp_path: Path) -> None:
     """NaN is no JSON; other programs must be able to read the file."""
     metrics = Metrics(run_in(tmp_path), 0)

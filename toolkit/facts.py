@@ -15,6 +15,7 @@ import torch
 from toolkit import config, distributed
 from toolkit.config import METHOD_KEYS, Batch, Run
 from toolkit.config.resolve import differences
+from toolkit.data.index import write_aside
 from toolkit.errors import ConfigError
 from toolkit.models import Model, Teacher
 
@@ -72,7 +73,7 @@ def write_facts(
     if distributed.is_main():
         folder.mkdir(parents=True, exist_ok=True)
         config.save(run, folder / "config.yaml")
-        (folder / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
+        write_aside(folder / "run.json", json.dumps(facts, indent=1) + "\n")
     return facts
 
 

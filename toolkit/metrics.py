@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from toolkit.config import Run
+from toolkit.data.index import write_aside
 from toolkit.errors import ConfigError
 
 METRICS_NAME = "metrics.jsonl"
@@ -95,7 +96,7 @@ def keep_up_to(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue
-    path.write_text("".join(f"{line}\n" for line in kept))
+    write_aside(path, "".join(f"{line}\n" for line in kept))
 
 
 def start_wandb(run: Run) -> Any:

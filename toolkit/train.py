@@ -12,6 +12,7 @@ from toolkit.checkpoint import Progress
 from toolkit.config import Run, batch_arithmetic, shards_of, world_size_from_environment
 from toolkit.data.build import Streams, build_sources, check_shards
 from toolkit.data.cache import cache_of
+from toolkit.data.index import write_aside
 from toolkit.distiller import Distiller
 from toolkit.embed import prepare_stores, stored_teacher
 from toolkit.engine import build_engine, set_lr, set_weights
@@ -185,8 +186,8 @@ def finish(
         samples = harness.samples({who: model for who, model in models.items() if who != "untrained"})
     if distributed.is_main():
         folder = Path(run.out_dir)
-        (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
-        (folder / "samples.json").write_text(json.dumps(samples) + "\n")
+        write_aside(folder / "evaluation.json", json.dumps(result, indent=1) + "\n")
+        write_aside(folder / "samples.json", json.dumps(samples) + "\n")
         page = write_report(folder)
         print(f"{as_text(result['sets'])}\nreport: {page}", flush=True)
     distributed.barrier()

@@ -179,6 +179,19 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert differences(config.load(tmp_path / "config.yaml"), EVERYTHING, list(vars(EVERYTHING))) == []
 
 
+def test_killed_while_it_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is as it was: half of one would keep the run from going on."""
+    config.save(GOOD, tmp_path / "config.yaml")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        config.save(EVERYTHING, tmp_path / "config.yaml")
+    assert config.load(tmp_path / "config.yaml") == GOOD
+
+
 @pytest.mark.parametrize("content", ["", "- 3", "a: [", "stps: 3", "steps: many"])
 def test_a_torn_config_file_is_a_config_error(content: str, tmp_path: Path) -> None:
     """Never a YAML traceback."""

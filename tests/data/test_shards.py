@@ -3,7 +3,10 @@
 import gzip
 import io
 import json
+import os
 import pickle
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 import webdataset
 
+from toolkit.data.index import aside_of, write_aside
 from toolkit.data.shards import INDEX_NAME, count_samples, expand_shards, scan_shard, write_shards
 from toolkit.data.streams import Field, ShardStream
 from toolkit.data.texts import decode_text
@@ -222,3 +226,24 @@ def test_long_names_and_unicode(tmp_path: Path) -> None:
 def test_decode_text() -> None:
     """Stripped UTF-8."""
     assert decode_text(" caf\u00e9 \n".encode()) == "caf\u00e9"
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """Files and folders of a process that has ended, of the same path only; those of one that lives stay."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    path = tmp_path / "index.json"
+    start = aside_of(path).name.removesuffix(str(os.getpid()))
+    (tmp_path / f"{start}{gone.pid}").write_text("half")
+    (tmp_path / f".other.json{start.removeprefix('.index.json')}{gone.pid}").write_text("half")
+    (tmp_path / f"{start}1").write_text("of somebody who lives")
+    (tmp_path / f"{start}backup").write_text("no number")
+    (tmp_path / f"{start}{2**70}").write_text("no process")
+    before = {entry.name for entry in tmp_path.iterdir()}
+    write_aside(path, "whole")
+    assert {entry.name for entry in tmp_path.iterdir()} == before - {f"{start}{gone.pid}"} | {"index.json"}
+    folder = tmp_path / f"{start}{gone.pid}"
+    folder.mkdir()
+    (folder / "file").write_text("half")
+    write_aside(path, "again")
+    assert path.read_text() == "again" and not folder.exists()

@@ -1,18 +1,13 @@
-"""What must not be lost or passed over: torn checkpoints, other students, kills, numbers that are none."""
+"""What must not be lost or passed over: torn checkpoints, other students, numbers that are none."""
 
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from launch_ranks import environment, free_port
 from safetensors.torch import load_file
 
 from toolkit import checkpoint, config
@@ -23,8 +18,6 @@ from toolkit.meter import NonFiniteLoss
 from toolkit.playground.prepare import TEACHER
 from toolkit.playground.shards import write_world
 from toolkit.train import train
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -144,44 +137,3 @@ def test_non_finite_loss_stops_before_the_update(run, tmp_path):
     with pytest.raises(NonFiniteLoss, match=r"step 0: the loss is not finite \(rank 0: vl, pvl\)"):
         train(replace(run, out_dir=str(tmp_path / "nan"), student=replace(run.student, pretrained=str(broken))))
     assert not list((tmp_path / "nan").glob("checkpoints/*"))
-
-
-@pytest.mark.slow
-def test_kill_minus_nine_and_resume_equals_uninterrupted(tmp_path):
-    """Two ranks through the launcher, killed hard at some step, started again by the same command."""
-
-    def start(out_dir: str) -> subprocess.Popen[bytes]:
-        words = [
-            "steps=30",
-            "optim.warmup_steps=5",
-            "data.global_batch_size=64",
-            "logging.every_steps=1",
-            "checkpoint.every_steps=5",
-        ]
-        words += [f"out_dir={out_dir}", "evaluation.every_steps=0", "evaluation.best=''", "logging.tensorboard=false"]
-        launcher = [
-            str(Path(sys.executable).with_name("deepspeed")),
-            "--master_port",
-            free_port(),
-            "--num_gpus",
-            "2",
-            str(ROOT / "recipes/quickstart.py"),
-        ]
-        return subprocess.Popen([*launcher, *words], cwd=tmp_path, env=environment(), start_new_session=True)
-
-    def curve(out_dir: str) -> list[tuple[int, float]]:
-        lines = [json.loads(line) for line in (tmp_path / out_dir / "metrics.jsonl").read_text().splitlines()]
-        return [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
-
-    assert start("straight").wait(300) == 0
-    killed = start("killed")
-    while not (tmp_path / "killed/checkpoints/step_00000010").exists():
-        time.sleep(0.05)
-    os.killpg(killed.pid, signal.SIGKILL)
-    subprocess.run(["pkill", "-9", "-f", f"{ROOT}/recipes/quickstart.py.*out_dir=killed"], check=False)
-    killed.wait()
-    assert start("killed").wait(300) == 0
-    assert curve("killed") == curve("straight")
-    last = "checkpoints/step_00000030/student.safetensors"
-    left, right = load_file(tmp_path / "straight" / last), load_file(tmp_path / "killed" / last)
-    assert all(torch.equal(left[name], right[name]) for name in left)

@@ -142,8 +142,10 @@ def plain(value: Any) -> Any:
 
 
 def save(run: Run, path: Path) -> None:
-    """Write the resolved run; `load` reads it back equal."""
-    path.write_text(to_yaml(run))
+    """Write the resolved run; `load` reads it back equal. By a rename: half a file would keep the run from going on."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(to_yaml(run))
+    aside.replace(path)
 
 
 def load(path: Path) -> Run:

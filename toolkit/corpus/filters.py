@@ -1,7 +1,6 @@
 """First look at every sentence: can it be read, is it embedded, is its length right, has it been seen before."""
 
 import hashlib
-import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 
 from toolkit.corpus.request import Filters
 from toolkit.data.decode import BadSample
+from toolkit.data.index import aside_of
 from toolkit.data.shards import Shard, scan_shard
 from toolkit.data.store_file import hash_of
 from toolkit.data.stored import StoredPool, StoredShard
@@ -203,7 +203,7 @@ def with_start(pieces: Iterable[np.ndarray]) -> Iterable[tuple[int, np.ndarray]]
 
 def save_aside(path: Path, array: np.ndarray) -> None:
     """Written and renamed: a file that is there is whole."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = aside_of(path)
     with open(aside, "wb") as file:
         np.save(file, array, allow_pickle=False)
     aside.replace(path)

@@ -1,7 +1,9 @@
 """`index.json` of a folder of shards: bytes, samples and hash of each. Imports nothing heavy, so that tools start fast."""
 
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +62,35 @@ def _entry(entry: Any) -> tuple[str, IndexEntry]:
 
 def write_aside(path: Path, content: str | bytes) -> None:
     """Write and rename, so that a reader never sees half a file."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = aside_of(path)
     aside.write_bytes(content.encode() if isinstance(content, str) else content)
     aside.replace(path)
+
+
+def aside_of(path: Path) -> Path:
+    """`.name.MACHINE.PID`: where this process writes what it then renames to `path`.
+
+    What processes of this machine that are gone have left for the same path is removed: a SIGKILL leaves it for ever.
+    """
+    machine = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
+    start = f".{path.name}.{machine}."
+    with os.scandir(path.parent) as entries:
+        left = [entry for entry in entries if entry.name.startswith(start)]
+    for entry in left:
+        if is_gone(entry.name.removeprefix(start)):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                Path(entry.path).unlink(missing_ok=True)
+    return path.with_name(f"{start}{os.getpid()}")
+
+
+def is_gone(process: str) -> bool:
+    """Is this the number of a process that has ended."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, OverflowError, OSError):  # no number, or somebody else's
+        return False
+    return False

@@ -7,7 +7,6 @@ newlines). A sample that could not be read has NaN rows (int8: NaN scales). Safe
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from toolkit.data.index import aside_of
 from toolkit.errors import DataError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
@@ -93,7 +93,7 @@ def write_rows(
     tensors["keys"] = torch.frombuffer(bytearray("\n".join(keys).encode() or b"\n"), dtype=torch.uint8)
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     about = {"shard": shard, "path": path, "keys_sha256": hash_of(keys), "rows_sha256": hash_tensors(tensors)}
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside = aside_of(file)
     save_file(tensors, aside, metadata={ABOUT: json.dumps(about)})  # one entry: the order of several varies
     aside.replace(file)
 

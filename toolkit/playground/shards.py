@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from toolkit.data.index import aside_of
 from toolkit.data.shards import write_shards
 from toolkit.errors import DataError
 from toolkit.playground.scenes import CLASSNAMES, COMBOS, SEEN, Scene, render, sample_scene
@@ -43,7 +43,8 @@ def write_world(
     arguments |= {"test_images_per_class": test_images_per_class, "test_pairs": test_pairs}
     if _is_complete(folder, arguments):
         return folder
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = aside_of(folder)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:

@@ -1,13 +1,7 @@
 """Killed anywhere and run again, or run by any number of workers: the same bytes."""
 
-import json
 import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +14,6 @@ from toolkit.data.convert.workspace import Workspace
 from toolkit.errors import DataError
 
 Dime = Callable[..., Any]
-REPO = Path(__file__).resolve().parents[3]
 
 
 class Killed(BaseException):
@@ -148,43 +141,3 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
     with second.opened():
         pass
     assert workspace.WORK in os.listdir(tmp_path / "out") and finish.SKIPPED == "skipped.jsonl"
-
-
-def group_ends(group: int, seconds: float = 10.0) -> bool:
-    """Are all processes of the group gone before the time is up."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
-
-
-@pytest.mark.slow
-def test_kill_9_at_random_moments(make: Any, tmp_path: Path) -> None:
-    """A real process with workers, killed for good ten times; no worker outlives it."""
-    make.folder(tmp_path / "in", {f"{n:04d}.jpg": make.photo(n, 320, 240) for n in range(400)})
-    command = [sys.executable, "-m", "toolkit.cli", "shards", "images", str(tmp_path / "in"), "--short-side", "64"]
-    command += ["--samples-per-shard", "20", "--workers", "2", "--json", "--out"]
-    started = time.monotonic()
-    subprocess.run([*command, str(tmp_path / "whole")], cwd=REPO, check=True, capture_output=True, timeout=120)
-    took = time.monotonic() - started
-    rng = random.Random(0)
-    for _ in range(10):
-        process = subprocess.Popen(
-            [*command, str(tmp_path / "out")], cwd=REPO, stdout=-3, stderr=-3, start_new_session=True
-        )
-        time.sleep(rng.uniform(0.1, 0.6) * took)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert group_ends(process.pid), "a worker outlived its parent"
-    done = subprocess.run(
-        [*command, str(tmp_path / "out")], cwd=REPO, check=True, capture_output=True, text=True, timeout=120
-    )
-    assert json.loads(done.stdout.splitlines()[-1])["samples"] == 400
-    found, whole = (
-        {p.name: p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()} for name in ("out", "whole")
-    )
-    assert found == whole

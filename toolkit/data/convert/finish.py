@@ -10,7 +10,7 @@ from toolkit.data.convert.features import FeatureFiles
 from toolkit.data.convert.job import Job
 from toolkit.data.convert.plan import Piece
 from toolkit.data.convert.workspace import REPORT, Workspace, read_json
-from toolkit.data.index import write_aside, write_index
+from toolkit.data.index import aside_of, write_aside, write_index
 from toolkit.errors import DataError
 
 SKIPPED = "skipped.jsonl"
@@ -71,7 +71,7 @@ def write_skipped(job: Job, work: Workspace, pieces: list[Piece], units: int) ->
     parts += [work.scans / f"{piece.stem}.skipped.jsonl" for piece in pieces]
     parts += [work.root / "repeats.jsonl"]
     parts += [work.shards / f"{unit:06d}.skipped.jsonl" for unit in range(units)]
-    aside = work.out / f".{SKIPPED}.{os.getpid()}"
+    aside = aside_of(work.out / SKIPPED)
     with open(aside, "w") as out:
         for part in parts:
             with open(part) as lines:
