@@ -205,8 +205,8 @@ def measure(folder: Path, rounds: int, kind: str) -> dict[str, Any]:
     ]  # not in the core's cache, as in no run they are
     steps = {
         "ours": ours(shards), "ours_live": ours(shards, live=True), "webdataset": webdataset(shards),
-        "open_clip": open_clip(shards), "tsv": tsv(make_tsv(folder / f"image_{kind}.tsv", blobs)), "bare": bare(blobs, True),
-        "bare_pil": bare(blobs, False),
+        "open_clip": open_clip(shards), "tsv": tsv(make_tsv(folder / f"image_{kind}.tsv", blobs)), "bare": bare(apart, True),
+        "bare_pil": bare(apart, False),
     }  # fmt: skip
     found: dict[str, Any] = {name: {"cpu": [], "wall": []} for name in steps}
     for _ in range(rounds):
