@@ -122,7 +122,7 @@ def test_rerun_resumes_and_other_settings_are_refused(quickstart):
     other = run(str(ROOT / "recipes" / "quickstart.py"), *words, "optim.lr=1e-3", cwd=folder)
     assert other.returncode == 2 and "optim.lr: 0.003 -> 0.001" in other.stderr and "Traceback" not in other.stderr
     fewer = run(str(ROOT / "recipes" / "quickstart.py"), *words, cwd=folder)
-    assert fewer.returncode == 2 and "written by 2 ranks and this run has 1" in fewer.stderr
+    assert fewer.returncode == 0 and "written by 2 ranks" in fewer.stdout
 
 
 def test_embedded_teacher_is_small_and_good(quickstart):
