@@ -104,7 +104,7 @@ def test_same_ranks(launches: Launches) -> None:
     times = moments(launches.took, 0)
     wanted = consumed(launches.whole)
     assert len(wanted[0]["images"]) == len(wanted[0]["texts"]) == 24
-    for out in killed_often(lambda: launches.start(2, 2), launches.out, times, 6, note=where):
+    for out in killed_often(lambda: launches.start(2, 2), launches.out, times, 7, note=where):
         assert consumed(out) == wanted
         assert losses(out) == losses(launches.whole)
         found, other = weights(out), weights(launches.whole)
@@ -112,18 +112,19 @@ def test_same_ranks(launches: Launches) -> None:
 
 
 def test_other_ranks(launches: Launches) -> None:
-    """Two ranks x two workers and one x three in turn: the same samples, losses and weights up to rounding."""
+    """Two ranks x two workers and one x three in turn: the same samples; losses and weights up to rounding (seen: 2e-7)."""
     runs = count()
     times = moments(launches.took, 1)
 
     def start() -> Started:
         return launches.start(*((2, 2) if next(runs) % 2 == 0 else (1, 3)))
 
-    for out in killed_often(start, launches.out, times, 4, note=where):
+    for out in killed_often(start, launches.out, times, 3, note=where):
         assert consumed(out) == consumed(launches.whole)
+        assert all(f'"ranks": {ranks}' in (out / "notes").read_text() for ranks in (1, 2))
         pairs = list(zip(losses(out), losses(launches.whole), strict=True))
         apart = max(abs(a - b) / b for a, b in pairs)
         found, other = weights(out), weights(launches.whole)
         moved = max(float((found[name] - other[name]).abs().max()) for name in found)
         print(f"losses {apart:.1e} apart, weights {moved:.1e}")
-        assert apart < 1e-4 and moved < 1e-3
+        assert apart < 1e-4 and moved < 1e-4
