@@ -114,7 +114,7 @@ def test_quickstart_trains_the_readmes_student(quickstart):
     }
 
 
-def test_rerun_resumes_and_other_settings_are_refused(quickstart):
+def test_rerun_resumes_on_any_ranks_and_other_settings_are_refused(quickstart):
     folder, _ = quickstart
     words = [*FEW, "steps=6", "optim.warmup_steps=2", "data.global_batch_size=64", "student.name=my_student:tiny"]
     again = run(str(ROOT / "recipes" / "quickstart.py"), *words, cwd=folder, ranks=2)
@@ -122,7 +122,7 @@ def test_rerun_resumes_and_other_settings_are_refused(quickstart):
     other = run(str(ROOT / "recipes" / "quickstart.py"), *words, "optim.lr=1e-3", cwd=folder)
     assert other.returncode == 2 and "optim.lr: 0.003 -> 0.001" in other.stderr and "Traceback" not in other.stderr
     fewer = run(str(ROOT / "recipes" / "quickstart.py"), *words, cwd=folder)
-    assert fewer.returncode == 0 and "written by 2 ranks" in fewer.stdout
+    assert fewer.returncode == 0 and "its optimizer state is converted" in fewer.stdout
 
 
 def test_embedded_teacher_is_small_and_good(quickstart):
