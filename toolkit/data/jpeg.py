@@ -6,7 +6,7 @@ from jaxtyping import UInt8
 
 try:
     import simplejpeg
-except ImportError:  # where there is no wheel of it
+except ImportError:  # optional: pip install 'dime-fm-toolkit[fast]'
     simplejpeg = None
 
 PRELOAD = () if simplejpeg else ("torchvision.io",)
