@@ -20,6 +20,8 @@ PART_PRODUCTS = 1e12
 """Multiplications between two partial results: ten seconds to a minute of a core."""
 MOST_PARTS = 256
 """Bounds the disk that partial results take."""
+CHUNK = 128
+"""Columns that are looked at together for what enters a top-k."""
 NOWHERE = -1
 """Position in a top-k that is not full."""
 
@@ -73,24 +75,41 @@ class TopK:
         self.places = torch.full((images, k), NOWHERE, dtype=torch.int64, device=device)
 
     def update(self, similarity: Float[Tensor, "b m"], rows: Int[Tensor, " b"], places: Int[Tensor, " m"]) -> None:
-        """Take in sentences that come later in the pool than all before; `rows` says whose similarities these are."""
+        """Take in sentences that come later in the pool than all before; `rows` says whose similarities these are.
+
+        What enters is struck out of `similarity`. One fast pass gives the best of every CHUNK columns; what enters is then
+        looked for among those: the first of equals, which torch.topk does not promise.
+        """
         k = self.scores.shape[1]
-        better = (similarity.amax(1) > self.scores[rows, -1]).nonzero()[:, 0]
-        if not len(better):
-            return
-        left, mine = similarity[better], rows[better]
+        chunks = in_chunks(similarity)
+        tops = chunks.amax(2)
+        better = (tops.amax(1) > self.scores[rows, -1]).nonzero()[:, 0]
+        mine = rows[better]
+        tops, worst = tops[better], self.scores[mine, -1]
         scores, found = [self.scores[mine]], [self.places[mine]]
-        for _ in range(min(k, left.shape[1])):
-            score, column = left.max(1, keepdim=True)  # the first of equals, which topk does not promise
-            if not (score[:, 0] > self.scores[mine, -1]).any():
+        for _ in range(min(k, similarity.shape[1]) if len(better) else 0):
+            score, chunk = tops.max(1, keepdim=True)
+            if not (score[:, 0] > worst).any():
                 break
+            inside = chunks[better, chunk[:, 0]]
+            column = inside.argmax(1, keepdim=True)
             scores.append(score)
-            found.append(places[column])
-            left.scatter_(1, column, -torch.inf)
+            found.append(places[(chunk * CHUNK + column).clamp_(max=len(places) - 1)])
+            inside.scatter_(1, column, -torch.inf)
+            chunks[better, chunk[:, 0]] = inside
+            tops.scatter_(1, chunk, inside.amax(1, keepdim=True))
         joined = torch.cat(scores, 1)
         kept, order = joined.sort(dim=1, descending=True, stable=True)
         self.scores[mine] = kept[:, :k]
         self.places[mine] = torch.cat(found, 1).gather(1, order)[:, :k]
+
+
+def in_chunks(similarity: Float[Tensor, "b m"]) -> Float[Tensor, "b c w"]:
+    """Columns in groups of CHUNK, a view where they divide; else filled up with -inf."""
+    lacking = -similarity.shape[1] % CHUNK
+    if lacking:
+        similarity = torch.nn.functional.pad(similarity, (0, lacking), value=-torch.inf)
+    return similarity.unflatten(1, (-1, CHUNK))
 
 
 def compare(part: Part) -> None:
@@ -98,11 +117,13 @@ def compare(part: Part) -> None:
     sizes, device = part.sizes, part.device
     top = TopK(len(part.images), part.k, device)
     best = np.full(part.stop - part.start, -np.inf, np.float32)
+    product = torch.empty(sizes.image_rows, sizes.text_rows, device=device)  # once: new memory for each takes a sixth
     for places, texts in text_blocks(part.texts, kept_places(part.work, part.start, part.stop), sizes, device):
         block_best = torch.full((len(places),), -torch.inf, device=device)
         here = torch.from_numpy(places).to(device)
         for rows, images in image_blocks(part.images, None, sizes, device):
-            similarity = (images @ texts.T)[: len(rows), : len(places)]
+            torch.mm(images, texts.T, out=product)
+            similarity = product[: len(rows), : len(places)]
             block_best = torch.maximum(block_best, similarity.amax(0))
             top.update(similarity, torch.from_numpy(rows).to(device), here)
         best[places - part.start] = block_best.cpu().numpy()
