@@ -145,7 +145,7 @@ def test_bad_metadata_and_classes(dime: Dime, make: Any, tmp_path: Path) -> None
     table = arrow.table(
         {"jpg": [make.photo(n) for n in range(3)], "txt": ["word_a", "word_b", "word_c"], "label": [-1, 1, 2]}
     )
-    dates = arrow.array([2**60, 0, 0], arrow.int64()).cast(arrow.timestamp("s"))
+    dates = arrow.array([2**62, 0, 0], arrow.int64()).cast(arrow.timestamp("us"))
     parquet.write_table(
         table.append_column("when", dates), tmp_path / "a.parquet", use_dictionary=False, compression="none"
     )

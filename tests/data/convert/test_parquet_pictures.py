@@ -98,7 +98,7 @@ def test_img2dataset_tars_with_their_tables(dime: Dime, make: Any, tmp_path: Pat
     (tmp_path / "in" / "00001.parquet").write_bytes(b"PAR1")
     write_rows(tmp_path / "in" / "00002.parquet", rows_of(make, 2, first=50))
     names = [f"{shard}{n}" for shard in range(3) for n in range(2)]
-    assert sorted(dime("images", tmp_path / "in").contents()) == ["000000050", "000000051", *sorted(names)]
+    assert set(dime("images", tmp_path / "in").contents()) == {"000000050", "000000051", *names}
 
 
 def test_hugging_face(dime: Dime, make: Any, tmp_path: Path) -> None:

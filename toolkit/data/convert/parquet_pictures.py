@@ -51,6 +51,8 @@ def _words(batch: Any, column: str) -> list[str]:
             value = value_of(cell[inner] if inner and cell.is_valid else cell)
         except LeftOut:
             value = None
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "surrogateescape")
         found.append("" if value is None else str(value))
     return found
 
