@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as arrow
 import pytest
 from pyarrow import parquet
@@ -201,7 +202,7 @@ def test_rows_are_read_in_any_order(make: Any, tmp_path: Path, monkeypatch: pyte
             writer.write_table(arrow.Table.from_pylist(rows[start:end], schema))
     found = parquet_file.Rows(str(path), ["jpg"])
     assert found.file.metadata.num_row_groups >= 3
-    for row in [0, 6, 7, 8, 19, 18, 3, 3, 9, 0, 11, *range(20)]:
+    for row in [0, 6, 7, 8, 19, 18, 17, 9, 3, 3, 2, 0, 11, *range(20)]:
         assert parquet_file.bytes_of(found.cell(row, "jpg")) == rows[row]["jpg"]
         assert found._batch.num_rows <= 2
 
@@ -229,6 +230,29 @@ def test_a_table_is_read_once_forwards(dime: Dime, make: Any, tmp_path: Path, mo
     monkeypatch.setattr("toolkit.data.convert.listing.PIECE", 7)
     assert dime("images", path, "--samples-per-shard", 3, out="pieces").files() == whole.files()
     assert len(begun) == 2
+
+
+def test_a_row_group_is_not_held(tmp_path: Path) -> None:
+    """Read page by page, whatever the row group's size."""
+    path = tmp_path / "a.parquet"
+    table = arrow.table({"jpg": [np.random.default_rng(n).bytes(50_000) for n in range(400)]})
+    parquet.write_table(table, path, row_group_size=400, write_batch_size=4)
+    del table
+    before, most = arrow.total_allocated_bytes(), 0
+    found = parquet_file.Rows(str(path), ["jpg"])
+    for row in range(400):
+        assert parquet_file.bytes_of(found.cell(row, "jpg")) == np.random.default_rng(row).bytes(50_000)
+        most = max(most, arrow.total_allocated_bytes() - before)
+    assert 50_000 < most < path.stat().st_size / 3
+
+
+def test_a_table_written_anew(dime: Dime, make: Any, tmp_path: Path) -> None:
+    """Nothing of the old one is left in this process."""
+    path = write_rows(tmp_path / "a.parquet", rows_of(make, 3))
+    dime("images", path)
+    path.unlink()
+    rows = rows_of(make, 3, first=50)
+    assert dime("images", write_rows(path, rows), out="anew").contents() == {row["key"]: row["jpg"] for row in rows}
 
 
 def test_texts_of_a_table_with_pictures(dime: Dime, make: Any, tmp_path: Path) -> None:
