@@ -33,7 +33,7 @@ def _add_images(kinds: Any) -> argparse.ArgumentParser:
         "--keep",
         type=_words,
         default=(),
-        metavar="FIELD[=FROM],...",
+        metavar="FIELDS",
         help="fields kept beside the picture, for pairs: txt, json, cls, txt=alt_text (default none); a picture without is left out",
     )
     images.add_argument(

@@ -1,5 +1,7 @@
 """`--keep`: what lies beside a picture stays with it, from every kind of source, or the picture is left out."""
 
+import io
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +10,17 @@ from typing import Any
 import numpy as np
 import pyarrow as arrow
 import pytest
+import torch
+from PIL import Image
 from pyarrow import parquet
 
+from toolkit.config import Augmentation, Preprocess
 from toolkit.data.convert.check import check_folder
 from toolkit.data.convert.keep import encoded, kept_fields
-from toolkit.data.shards import scan_shard
+from toolkit.data.shards import expand_shards, scan_shard
+from toolkit.data.streams import Field, ShardStream, batches
+from toolkit.data.texts import TokenReader
+from toolkit.data.views import TrainingViews
 from toolkit.errors import ConfigError
 
 Dime = Callable[..., Any]
@@ -201,6 +209,33 @@ def test_an_unfinished_conversion_of_before_goes_on(dime: Dime, make: Any, tmp_p
     kept = dime("images", path, "--keep", "txt", out="kept")
     assert kept.report["request"]["options"]["keep"] == ["txt"]
     assert dime("images", path, "--keep", "txt", out="kept").files() == kept.files()
+
+
+def test_a_run_reads_them_as_pairs(dime: Dime, make: Any, tmp_path: Path) -> None:
+    """Each picture with its own caption, none skipped: flat grey ones, whose caption says how grey."""
+    greys = []
+    for number in range(12):
+        buffer = io.BytesIO()
+        Image.new("RGB", (16, 16), (20 * number,) * 3).save(buffer, "PNG")
+        greys.append(buffer.getvalue())
+    table = {"png": greys[::-1], "caption": [chr(20 * number + 300) for number in reversed(range(12))]}
+    parquet.write_table(arrow.table(table), tmp_path / "a.parquet", row_group_size=5)
+    made = dime("images", tmp_path / "a.parquet", "--keep", "txt", "--samples-per-shard", 4)
+
+    def letters(texts: list[str]) -> torch.Tensor:
+        return torch.tensor([ord(text) for text in texts])
+
+    views = TrainingViews(Preprocess(image_size=8), {}, Augmentation(), "plain", 10**6)
+    fields = [Field(["jpg", "png"], views), Field(["txt"], TokenReader({"tokens": letters}))]
+    paths = expand_shards(str(made.folder), asked_by="data.pairs")
+    stream = ShardStream("data.pairs", paths, fields, seed=0, window_shards=2, max_skip_fraction=0.0)
+    seen = []
+    for batch in itertools.islice(batches(stream, 6, rank=0, world=1, first_step=0, workers=0), 2):
+        assert not batch.skipped
+        pixels = batch.tensors["student_images"].flatten(1).float().mean(1)
+        assert (pixels - (batch.tensors["tokens"].reshape(-1) - 300)).abs().max() < 1
+        seen += pixels.round().tolist()
+    assert sorted(seen) == [20.0 * number for number in range(12)]
 
 
 def test_values_of_tables() -> None:

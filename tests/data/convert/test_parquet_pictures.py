@@ -12,6 +12,8 @@ from pyarrow import parquet
 
 from toolkit.data.convert import parquet_file
 from toolkit.data.convert.check import check_folder
+from toolkit.data.convert.convert import convert_images
+from toolkit.data.convert.pictures import PictureOptions
 from toolkit.errors import ConfigError, DataError
 
 Dime = Callable[..., Any]
@@ -189,6 +191,27 @@ def test_torn_pages_are_one_error(dime: Dime, make: Any, tmp_path: Path) -> None
     )
     with pytest.raises(DataError, match=r"c\.parquet is no readable parquet file"):
         dime("images", torn, out="c")
+
+
+def test_bytes_changed_anywhere(make: Any, tmp_path: Path) -> None:
+    """In the footer or the pages: shards or one of our errors, never pyarrow's or Python's."""
+    path = write_rows(tmp_path / "a.parquet", rows_of(make, 6, first=10))
+    whole = path.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    rng = np.random.default_rng(0)
+    ends: set[str] = set()
+    for number in range(80):
+        data = bytearray(whole)
+        for place in rng.integers(footer if number % 2 else 4, len(whole) - 8, rng.integers(1, 5)).tolist():
+            data[place] = int(rng.integers(0, 256))
+        path.write_bytes(data)
+        try:
+            convert_images([str(path)], tmp_path / f"{number}", PictureOptions(keep=("txt", "json")))
+            ends.add("shards")
+        except (DataError, ConfigError) as error:
+            told = str(path) in str(error) or "not one of the pictures can be used" in str(error)
+            ends.add("refused" if told else str(error))
+    assert ends == {"shards", "refused"}
 
 
 def test_rows_are_read_in_any_order(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
