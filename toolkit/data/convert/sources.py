@@ -118,7 +118,7 @@ def _add_pictures(path: Path, sources: list[Source], features: list[str], column
     elif path.suffix.lower().lstrip(".") in EXTENSIONS:
         raise DataError(f"{path} is a single picture; give the folder it lies in")
     else:
-        raise DataError(f"{path} is no folder, tar or TSV of pictures; {_known(PICTURE_KINDS)}")
+        raise DataError(f"{path} is no folder, tar, parquet table or TSV of pictures; {_known(PICTURE_KINDS)}")
 
 
 def _add_table(path: Path, sources: list[Source], column: str, named: bool) -> None:
