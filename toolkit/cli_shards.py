@@ -25,9 +25,17 @@ def add_shards(shards: argparse.ArgumentParser) -> None:
 
 def _add_images(kinds: Any) -> argparse.ArgumentParser:
     images: argparse.ArgumentParser = kinds.add_parser(
-        "images", help="from folders, tars, DIME-FM TSV files, img2dataset's output, other shards"
+        "images", help="from folders, tars, parquet tables, DIME-FM TSV files, img2dataset's output, other shards"
     )
-    _add_sources(images, "folder, tar, webdataset, tsv", "1000")
+    _add_sources(images, "folder, tar, webdataset, tsv, parquet", "1000")
+    images.add_argument("--column", default="", help="column of the pictures in parquet tables that have several")
+    images.add_argument(
+        "--keep",
+        type=_words,
+        default=(),
+        metavar="FIELDS",
+        help="fields kept beside the picture, for pairs: txt, json, cls, txt=alt_text (default none); a picture without is left out",
+    )
     images.add_argument(
         "--short-side", type=_number, default=0, help="shrink larger pictures to this (256, 288; default 0: do not)"
     )
@@ -131,6 +139,11 @@ def _number(word: str) -> int:
     return value
 
 
+def _words(word: str) -> tuple[str, ...]:
+    """Of a list with commas."""
+    return tuple(part.strip() for part in word.split(",") if part.strip())
+
+
 def run_shards(words: argparse.Namespace) -> None:
     """Convert or check; with --json one object as the last line."""
     from toolkit.data.convert.pool import default_workers
@@ -165,6 +178,7 @@ def _images(words: argparse.Namespace) -> None:
         options,
         workers=words.workers,
         forced=words.format,
+        column=words.column,
         teacher=words.teacher_name,
         store=words.store,
     )

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 from killing import Started, differing, entries, killed_often, moments, needs_proc, straight
+from pyarrow import parquet
 
 REPO = Path(__file__).resolve().parents[3]
 pytestmark = [pytest.mark.slow, needs_proc]
@@ -35,6 +37,18 @@ def test_pictures(make: Any, tmp_path: Path) -> None:
         make.tsv(tmp_path / "in" / f"image_{number:02d}.tsv", pictures)
         make.tsv(tmp_path / "in" / f"image_{number:02d}.feat.tsv", [(f"k{n}", vectors[n].tobytes()) for n in names])
     words = ["--samples-per-shard", "10", "--short-side", "64", "--teacher-name", "t"]
+    killed_and_whole(tmp_path, "images", str(tmp_path / "in"), *words, alone=True)
+
+
+def test_tables(make: Any, tmp_path: Path) -> None:
+    """Pictures of parquet tables with their captions; the first process alone is killed."""
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        names = range(150 * number, 150 * (number + 1))
+        columns: dict[str, Any] = {"key": [f"k{n}" for n in names], "caption": [f"word {n}" for n in names]}
+        columns["jpg"] = [None if n % 7 == 3 else make.photo(n % 500, 320, 240) for n in names]
+        parquet.write_table(pyarrow.table(columns), tmp_path / "in" / f"{number:05d}.parquet", row_group_size=40)
+    words = ["--samples-per-shard", "10", "--short-side", "64", "--keep", "txt,json"]
     killed_and_whole(tmp_path, "images", str(tmp_path / "in"), *words, alone=True)
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from toolkit.data.convert import finish, plan, workspace
 from toolkit.data.convert.workspace import Workspace
@@ -42,9 +44,29 @@ def portable(files: dict[str, bytes]) -> dict[str, bytes]:
     return {name: data for name, data in files.items() if not name.startswith(("teacher_store", "report.json"))}
 
 
-def test_every_write_may_be_the_last(source: Path, dime: Dime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed before each rename in turn, each time run to the end: every file as of one run."""
-    whole = dime("images", *words(source), out="whole")
+@pytest.fixture
+def table(make: Any, tmp_path: Path) -> Path:
+    """The same of a parquet table in small row groups, with captions, some of which are missing."""
+    rows = [
+        (f"k{n}", None if n % 7 == 3 else make.photo(n % 29), None if n % 5 == 2 else f"word {n}") for n in range(40)
+    ]
+    (tmp_path / "tables").mkdir()
+    for number, part in enumerate((rows[:25], rows[25:])):
+        columns = dict(zip(("key", "jpg", "caption"), map(list, zip(*part, strict=True)), strict=True))
+        parquet.write_table(pyarrow.table(columns), tmp_path / "tables" / f"{number:05d}.parquet", row_group_size=4)
+    return tmp_path / "tables"
+
+
+def words_of(table: Path) -> list[object]:
+    """With what lies beside the pictures."""
+    return [table, "--samples-per-shard", 3, "--short-side", 20, "--keep", "txt,json"]
+
+
+def killed_at_each_write(
+    dime: Dime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[object]
+) -> Iterator[tuple[Any, Any]]:
+    """What one run makes, and what one makes that was killed before a rename: before each fifth in turn."""
+    whole = dime("images", *command, out="whole")
     renames = 0
     limit: int | None = None
 
@@ -57,22 +79,37 @@ def test_every_write_may_be_the_last(source: Path, dime: Dime, tmp_path: Path, m
         return target
 
     monkeypatch.setattr(Path, "replace", counting)
-    dime("images", *words(source), out="counted")
+    dime("images", *command, out="counted")
     total = renames
     assert total > 40
     for limit in range(0, total, 5):
         renames = 0
-        out = tmp_path / "killed"
-        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(tmp_path / "killed", ignore_errors=True)
         with pytest.raises(Killed):
-            dime("images", *words(source), out="killed")
+            dime("images", *command, out="killed")
         limit = None
-        again = dime("images", *words(source), out="killed")
-        assert portable(again.files()) == portable(whole.files()), total
-        stored = {path.stat().st_size for path in (out / "teacher_store" / "image").glob("*.safetensors")}
-        assert stored == {
-            path.stat().st_size for path in (tmp_path / "whole" / "teacher_store" / "image").glob("*.safetensors")
-        }
+        yield whole, dime("images", *command, out="killed")
+
+
+def test_every_write_may_be_the_last(source: Path, dime: Dime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before each rename in turn, each time run to the end: every file as of one run."""
+    for whole, again in killed_at_each_write(dime, tmp_path, monkeypatch, words(source)):
+        assert portable(again.files()) == portable(whole.files())
+        stored, expected = (
+            {path.stat().st_size for path in (made.folder / "teacher_store" / "image").glob("*.safetensors")}
+            for made in (again, whole)
+        )
+        assert stored == expected
+
+
+def test_tables_go_on_too(table: Path, dime: Dime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of parquet tables, and any number of workers."""
+    for whole, again in killed_at_each_write(dime, tmp_path, monkeypatch, words_of(table)):
+        assert portable(again.files()) == portable(whole.files())
+    assert whole.report["left_out"] == {"duplicate": 5, "no_picture": 5, "txt_missing": 8}
+    monkeypatch.undo()
+    many = dime("images", *words_of(table), "--workers", 2, out="many")
+    assert portable(many.files()) == portable(whole.files())
 
 
 def test_sentences_go_on_too(dime: Dime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toolkit.data.convert import tsv
+from toolkit.data.convert import parquet_file, tsv
 from toolkit.data.convert.features import FeatureFiles, open_features
 from toolkit.data.convert.finish import finish
 from toolkit.data.convert.job import Job
+from toolkit.data.convert.keep import kept_fields
 from toolkit.data.convert.pack import Packing, pack_unit
 from toolkit.data.convert.picture_job import PictureJob, reader_of
 from toolkit.data.convert.pictures import PictureOptions
 from toolkit.data.convert.plan import Piece, load_pieces, make_plan, scan_piece
 from toolkit.data.convert.pool import run_all
 from toolkit.data.convert.progress import Progress
-from toolkit.data.convert.sources import Source, recognise_pictures
+from toolkit.data.convert.sources import Source, check_kept, recognise_pictures
 from toolkit.data.convert.workspace import Workspace
 from toolkit.data.index import write_aside
 from toolkit.errors import ConfigError
@@ -50,11 +51,14 @@ def convert_images(
     *,
     workers: int = 1,
     forced: str = "",
+    column: str = "",
     teacher: str = "",
     store: str = "",
 ) -> dict[str, Any]:
     """Pictures of the SRC words into shards at `out`; returns the report. Raises DataError and ConfigError."""
-    sources, features = recognise_pictures(words, forced)
+    wanted = kept_fields(options.keep)
+    sources, features = recognise_pictures(words, forced, column)
+    check_kept(sources, wanted)
 
     def job(work: Workspace) -> Job:
         return PictureJob(tuple(sources), options, work.lists)
@@ -72,6 +76,7 @@ def convert(make_job: Callable[[Workspace], Job], out: Path, workers: int, store
         return report
     reader_of.cache_clear()
     tsv.opened.cache_clear()
+    parquet_file.rows_of.cache_clear()
     with work.opened():
         pieces = list_all(job, work, workers)
         scan_all(job, work, pieces, workers)

@@ -2,16 +2,18 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolkit.data.convert import tsv
+from toolkit.data.convert.keep import Kept
 from toolkit.data.convert.outcome import Skip
+from toolkit.data.convert.parquet_pictures import list_rows
 from toolkit.data.convert.pictures import EXTENSIONS
-from toolkit.data.convert.sources import Source
+from toolkit.data.convert.sources import BESIDE_PICTURES, Source
 from toolkit.data.index import write_aside
 from toolkit.data.tar_headers import Entry, TarDamage, read_entries
 
@@ -22,8 +24,11 @@ PREFERRED = ("jpg", "jpeg", "png", "webp")
 REST_OF_TAR = {"unreadable_tar": "rest_of_tar_unreadable"}
 
 
-def list_source(source: Source, folder: Path, number: int) -> list[int]:
-    """Inputs per piece; writes `<number>-<piece>.{json,npy}`, `<number>.skipped.jsonl` and, last, `<number>.json`."""
+def list_source(source: Source, folder: Path, number: int, wanted: Sequence[Kept] = ()) -> list[int]:
+    """Inputs per piece, with the places of the `wanted` fields.
+
+    Writes `<number>-<piece>.{json,npy}`, `<number>.skipped.jsonl` and, last, `<number>.json`.
+    """
     done = folder / f"{number:05d}.json"
     if done.is_file():
         return list(json.loads(done.read_bytes()))
@@ -38,10 +43,9 @@ def list_source(source: Source, folder: Path, number: int) -> list[int]:
             counts.append(len(part))
         skips: list[Skip] = []
     else:
-        found: Iterator[Any] = LISTED[source.kind](source.path)
         skips = []
         piece: list[Any] = []
-        for entry in found:
+        for entry in _found(source, wanted):
             if isinstance(entry, Skip):
                 skips.append(entry)
                 continue
@@ -56,6 +60,13 @@ def list_source(source: Source, folder: Path, number: int) -> list[int]:
     write_aside(folder / f"{number:05d}.skipped.jsonl", jsonl(skips))
     write_aside(done, json.dumps(counts))
     return counts
+
+
+def _found(source: Source, wanted: Sequence[Kept]) -> Iterator[Any]:
+    """Inputs and what is none, in order."""
+    if source.kind == "parquet":
+        return list_rows(source)
+    return _samples(source.path, wanted) if source.kind == "webdataset" else LISTED[source.kind](source.path)
 
 
 def piece_path(folder: Path, number: int, piece: int, extension: str) -> Path:
@@ -76,12 +87,16 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def _files(root: str, below: str = "") -> Iterator[str | Skip]:
-    """Relative paths of pictures, folder by folder in sorted order. Linked folders are not entered."""
+    """Relative paths of pictures, folder by folder in sorted order. Linked folders are not entered.
+
+    Captions and metadata named like a picture or a folder beside them belong to it, and are no inputs of their own.
+    """
     try:
         entries = sorted(os.scandir(os.path.join(root, below)), key=lambda entry: entry.name)
     except OSError:
         yield Skip(root, below, "unreadable")
         return
+    owners = {name for entry in entries for name in _owned_by(entry)}
     for entry in entries:
         name = os.path.join(below, entry.name)
         if entry.name.startswith("."):
@@ -92,8 +107,22 @@ def _files(root: str, below: str = "") -> Iterator[str | Skip]:
             yield Skip(root, name, "not_a_file")
         elif entry.name.rpartition(".")[2].lower() in EXTENSIONS:
             yield name
-        else:
+        elif not _belongs(entry.name, owners):
             yield Skip(root, name, "not_a_picture")
+
+
+def _owned_by(entry: os.DirEntry[str]) -> list[str]:
+    """The base name that files beside a picture or a folder of them bear."""
+    if entry.is_dir(follow_symlinks=False):
+        return [entry.name]
+    stem, _, extension = entry.name.rpartition(".")
+    return [stem] if extension.lower() in EXTENSIONS else []
+
+
+def _belongs(name: str, owners: set[str]) -> bool:
+    """Is it a caption, the metadata or, of a whole folder, what img2dataset has to say of it."""
+    stem, _, extension = name.rpartition(".")
+    return extension.lower() in (*BESIDE_PICTURES, "parquet") and stem.removesuffix("_stats") in owners
 
 
 def plain_members(path: str) -> Iterator[Entry | Skip]:
@@ -119,15 +148,20 @@ def _members(path: str) -> Iterator[list[Any] | Skip]:
             yield Skip(path, member.name, "not_a_picture")
 
 
-def _samples(path: str) -> Iterator[list[Any] | Skip]:
-    """[key, offset, bytes] of the picture of each sample; neighbours with one base name are a sample."""
+def _samples(path: str, kept: Sequence[Kept] = ()) -> Iterator[list[Any] | Skip]:
+    """[key, offset, bytes] of the picture of each sample, then {field: place} of what is kept beside it.
+
+    Neighbours with one base name are a sample.
+    """
+    places = {place for field in kept for place in field.places}
     key = ""
     fields: dict[str, tuple[int, int]] = {}
 
     def picture() -> Iterator[list[Any] | Skip]:
         wanted = next((e for e in (*PREFERRED, *sorted(fields)) if e in fields and e in EXTENSIONS), None)
         if wanted is not None:
-            yield [key, *fields[wanted]]
+            beside = {place: fields[place] for place in sorted(places) if place in fields}
+            yield [key, *fields[wanted], *([beside] if kept else [])]
         elif fields:
             yield Skip(path, key, "no_picture")
 
@@ -145,4 +179,4 @@ def _samples(path: str) -> Iterator[list[Any] | Skip]:
 
 
 LISTED: dict[str, Callable[[str], Iterator[Any]]] = {"folder": _files, "tar": _members, "webdataset": _samples}
-"""How each kind is looked through."""
+"""How each kind is looked through that needs no more than a path."""

@@ -23,7 +23,7 @@ class Skip(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """A field of a shard and where it came from."""
+    """What a shard holds of one input, and where it came from."""
 
     source: str
     name: str
@@ -34,3 +34,5 @@ class Sample:
     """Are these the bytes of the source."""
     row: int = -1
     """Row in the source where rows are numbered (TSV), for stored features."""
+    further: tuple[tuple[str, bytes], ...] = ()
+    """Fields that are kept beside it: (extension, bytes)."""

@@ -47,7 +47,7 @@ def pack_unit(packing: Packing, unit: int) -> int:
                     skips.append(sample)
                     counts[sample.reason] += 1
                     continue
-                writer.add(key, sample.extension, sample.data)
+                writer.add(key, sample.extension, sample.data, sample.further)
                 counts["kept" if sample.kept else "anew"] += 1
                 names.append(json.dumps({"key": key, "source": sample.source, "name": sample.name}) + "\n")
                 if features is not None:

@@ -13,8 +13,10 @@ import numpy as np
 
 from toolkit.data.convert import tsv
 from toolkit.data.convert.duplicates import hash_bytes, look_of, near_repeats, repeats
+from toolkit.data.convert.keep import Kept, checked, first_of, kept_fields, read_beside
 from toolkit.data.convert.listing import list_source, piece_path
 from toolkit.data.convert.outcome import LeftOut, Sample, Skip
+from toolkit.data.convert.parquet_pictures import ParquetReader
 from toolkit.data.convert.pictures import PictureOptions, open_picture, prepare
 from toolkit.data.convert.sources import Source
 from toolkit.data.decode import MAX_BYTES
@@ -32,8 +34,11 @@ class PictureJob:
     unit = "pictures"
 
     def settings(self) -> dict[str, Any]:
-        """Everything the shards depend on beside the sources."""
-        return asdict(self.options)
+        """Everything the shards depend on beside the sources; without `keep` as before there was such a thing."""
+        found = asdict(self.options)
+        if not self.options.keep:
+            del found["keep"]
+        return found
 
     @property
     def samples_per_shard(self) -> int:
@@ -42,7 +47,7 @@ class PictureJob:
 
     def pieces(self, number: int) -> list[int]:
         """Inputs of each piece of source `number`."""
-        return list_source(self.sources[number], self.lists, number)
+        return list_source(self.sources[number], self.lists, number, kept_fields(self.options.keep))
 
     def listing_skips(self, number: int) -> Path:
         """File of what the listing left out."""
@@ -53,9 +58,10 @@ class PictureJob:
         entries, hashes, skips = [], [], []
         if self.options.dedupe == "none" and not self.options.looks_early:
             return np.arange(count), np.zeros(count, np.uint64), []
-        reader = reader_of(self.sources[number], self.lists, number, piece)
+        reader = self._reader(number, piece)
         for entry in range(count):
             try:
+                reader.further(entry)  # or a picture without its caption would push out the same one with it
                 data = reader.read(entry)
                 found = 0
                 if self.options.looks_early:
@@ -83,24 +89,28 @@ class PictureJob:
 
     def names(self, number: int, piece: int, entries: Sequence[int]) -> list[str]:
         """What the source calls these inputs."""
-        reader = reader_of(self.sources[number], self.lists, number, piece)
+        reader = self._reader(number, piece)
         return [reader.name(entry) for entry in entries]
 
     def samples(self, number: int, piece: int, entries: Sequence[int]) -> Iterator[Sample | Skip]:
         """The inputs as they are stored."""
         source = self.sources[number].path
-        reader = reader_of(self.sources[number], self.lists, number, piece)
+        reader = self._reader(number, piece)
         for entry in entries:
             try:
+                further = tuple(reader.further(entry))
                 extension, data, kept = prepare(reader.read(entry), self.options)
             except LeftOut as error:
                 yield Skip(source, reader.name(entry), error.reason)
                 continue
-            yield Sample(source, reader.name(entry), extension, data, kept, reader.row(entry))
+            yield Sample(source, reader.name(entry), extension, data, kept, reader.row(entry), further)
 
     def facts(self, counts: Counter[str]) -> dict[str, int]:
         """What the report says of the samples beside their number."""
         return {"kept_as_they_were": counts["kept"], "written_anew": counts["anew"]}
+
+    def _reader(self, number: int, piece: int) -> "Reader":
+        return reader_of(self.sources[number], self.lists, number, piece, kept_fields(self.options.keep))
 
 
 def _look(image: Any, data: bytes) -> int:
@@ -115,9 +125,9 @@ def _look(image: Any, data: bytes) -> int:
 class FolderReader:
     """A piece of the files of a folder."""
 
-    def __init__(self, source: str, entries: list[str]) -> None:
+    def __init__(self, source: str, entries: list[str], wanted: Sequence[Kept]) -> None:
         """`entries` are paths relative to the folder."""
-        self.source, self.entries = source, entries
+        self.source, self.entries, self.wanted = source, entries, wanted
 
     def name(self, entry: int) -> str:
         """Path in the folder."""
@@ -138,13 +148,17 @@ class FolderReader:
             raise LeftOut("too_many_bytes")
         return data
 
+    def further(self, entry: int) -> list[tuple[str, bytes]]:
+        """Fields that are kept beside it; raises LeftOut where one is not there or cannot be used."""
+        return read_beside(self.source, self.entries[entry], self.wanted)
+
 
 class TarReader:
     """A piece of the pictures of a tar."""
 
-    def __init__(self, source: str, entries: list[list[Any]]) -> None:
-        """`entries`: name, offset, bytes."""
-        self.source, self.entries = source, entries
+    def __init__(self, source: str, entries: list[list[Any]], wanted: Sequence[Kept]) -> None:
+        """`entries`: name, offset, bytes, and where fields are wanted their places."""
+        self.source, self.entries, self.wanted = source, entries, wanted
 
     def name(self, entry: int) -> str:
         """Member of the tar, or key of the sample."""
@@ -156,10 +170,21 @@ class TarReader:
 
     def read(self, entry: int) -> bytes:
         """One positioned read."""
-        _, offset, size = self.entries[entry]
+        _, offset, size, *_ = self.entries[entry]
         if size > MAX_BYTES:
             raise LeftOut("too_many_bytes")
         return os.pread(tsv.opened(self.source).fileno(), size, offset)
+
+    def further(self, entry: int) -> list[tuple[str, bytes]]:
+        """As FolderReader has it, from the sample."""
+        found = []
+        for kept in self.wanted:
+            places = self.entries[entry][3]
+            offset, size = places[first_of(kept, places)]
+            if size > MAX_BYTES:
+                raise LeftOut(f"{kept.field}_too_many_bytes")
+            found.append((kept.field, checked(kept.field, os.pread(tsv.opened(self.source).fileno(), size, offset))))
+        return found
 
 
 class TsvReader:
@@ -185,6 +210,10 @@ class TsvReader:
         """Decoded second column."""
         return tsv.decoded(self._columns(entry)[1])
 
+    def further(self, entry: int) -> list[tuple[str, bytes]]:
+        """Nothing lies beside its pictures."""
+        return []
+
     def _columns(self, entry: int) -> tuple[str, bytes]:
         if self._last[0] != entry:
             _, offset, size = self.places[entry]
@@ -194,10 +223,16 @@ class TsvReader:
         return self._last[1]
 
 
+Reader = FolderReader | TarReader | TsvReader | ParquetReader
+
+
 @lru_cache(maxsize=4)
-def reader_of(source: Source, lists: Path, number: int, piece: int) -> FolderReader | TarReader | TsvReader:
-    """Reads the inputs of a piece at any place."""
+def reader_of(source: Source, lists: Path, number: int, piece: int, wanted: tuple[Kept, ...] = ()) -> Reader:
+    """Reads the inputs of a piece at any place, and the `wanted` fields beside them."""
     if source.kind == "tsv":
         return TsvReader(source.path, np.load(piece_path(lists, number, piece, "npy"), allow_pickle=False))
     entries = json.loads(piece_path(lists, number, piece, "json").read_bytes())
-    return FolderReader(source.path, entries) if source.kind == "folder" else TarReader(source.path, entries)
+    if source.kind == "parquet":
+        return ParquetReader(source, entries, wanted)
+    kind = FolderReader if source.kind == "folder" else TarReader
+    return kind(source.path, entries, wanted)

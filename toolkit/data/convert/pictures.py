@@ -52,6 +52,8 @@ class PictureOptions:
     min_side: int = 0
     max_pixels: int = 89_478_485
     samples_per_shard: int = 1000
+    keep: tuple[str, ...] = ()
+    """Fields kept beside the picture, as keep.py reads them: `txt`, `txt=alt_text`, `json`."""
 
     def check(self) -> None:
         """Raise ConfigError for what cannot be meant."""

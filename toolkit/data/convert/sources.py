@@ -8,12 +8,13 @@ from pathlib import Path
 
 import braceexpand
 
-from toolkit.data.convert import tsv
+from toolkit.data.convert import parquet_file, tsv
+from toolkit.data.convert.keep import Kept
 from toolkit.data.convert.pictures import EXTENSIONS
 from toolkit.data.tar_headers import TarDamage, key_and_field, read_entries
 from toolkit.errors import ConfigError, DataError
 
-PICTURE_KINDS = ("folder", "tar", "webdataset", "tsv")
+PICTURE_KINDS = ("folder", "tar", "webdataset", "tsv", "parquet")
 TEXT_KINDS = ("webdataset", "tsv", "parquet", "csv", "jsonl", "json", "txt", "classes")
 BY_EXTENSION = {
     **{"parquet": "parquet", "csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "json"},
@@ -22,6 +23,7 @@ BY_EXTENSION = {
 BESIDE_PICTURES = frozenset(("txt", "json", "cls", "caption", "npy", "npz"))
 """Fields that tell a WebDataset sample from a picture that merely lies in a tar."""
 PEEKED_MEMBERS = 200
+TFRECORD = ("tfrecord", "tfrecords")
 
 
 @dataclass(frozen=True)
@@ -56,22 +58,27 @@ def expand(words: Sequence[str]) -> list[Path]:
     return paths
 
 
-def recognise_pictures(words: Sequence[str], forced: str = "") -> tuple[list[Source], list[str]]:
-    """Sources of pictures in the order given, and TSV files of stored features among them."""
+def recognise_pictures(words: Sequence[str], forced: str = "", column: str = "") -> tuple[list[Source], list[str]]:
+    """Sources of pictures in the order given, and TSV files of stored features among them; `column` of parquet tables."""
     sources: list[Source] = []
     features: list[str] = []
     for path in expand(words):
-        if forced:
+        if forced == "parquet":
+            for file in _forced_files(path, forced):
+                _add_table(file, sources, column, named=True)
+        elif forced:
             sources += [Source(forced, str(file)) for file in _forced_files(path, forced)]
         elif path.is_dir():
             if next(files_in(path, tuple(EXTENSIONS)), None):
                 sources.append(Source("folder", str(path)))
-            for file in files_in(path, ("tar", "tsv")):
-                _add_pictures(file, sources, features, named=False)
+            for file in files_in(path, ("tar", "tsv", "parquet", *TFRECORD)):
+                _add_pictures(file, sources, features, column, named=False)
         else:
-            _add_pictures(path, sources, features, named=True)
+            _add_pictures(path, sources, features, column, named=True)
     if not sources:
         raise DataError(f"found no pictures in {' '.join(words)}; {_known(PICTURE_KINDS)}")
+    if column and not any(source.kind == "parquet" for source in sources):
+        raise ConfigError(f"--column {column}: none of the SRC is a parquet table of pictures; leave it out")
     return sources, features
 
 
@@ -88,9 +95,15 @@ def _forced_files(path: Path, kind: str) -> list[Path]:
     return found
 
 
-def _add_pictures(path: Path, sources: list[Source], features: list[str], named: bool) -> None:
+def _add_pictures(path: Path, sources: list[Source], features: list[str], column: str, named: bool) -> None:
     """`named`: the user named this very file, so that nothing may be passed over in silence."""
-    if path.suffix.lower() == ".tsv":
+    if path.suffix.lower() == ".parquet":
+        _add_table(path, sources, column, named)
+    elif path.suffix.lower().lstrip(".") in TFRECORD:
+        raise DataError(
+            f"{path} is a TFRecord, which is not read; let img2dataset write webdataset, files or parquet, or convert it"
+        )
+    elif path.suffix.lower() == ".tsv":
         content = tsv.content_of(path)
         if content == "features":
             features.append(str(path))
@@ -105,7 +118,42 @@ def _add_pictures(path: Path, sources: list[Source], features: list[str], named:
     elif path.suffix.lower().lstrip(".") in EXTENSIONS:
         raise DataError(f"{path} is a single picture; give the folder it lies in")
     else:
-        raise DataError(f"{path} is no folder, tar or TSV of pictures; {_known(PICTURE_KINDS)}")
+        raise DataError(f"{path} is no folder, tar, parquet table or TSV of pictures; {_known(PICTURE_KINDS)}")
+
+
+def _add_table(path: Path, sources: list[Source], column: str, named: bool) -> None:
+    """A parquet table; in a folder those without pictures are passed over, as img2dataset has one beside each shard."""
+    shard = path.with_suffix("")
+    beside = not named and (shard.is_dir() or shard.with_suffix(".tar").is_file())
+    try:
+        found = parquet_file.picture_column(str(path), column)
+    except (ConfigError, DataError) as error:
+        if (beside and isinstance(error, DataError)) or (column and not named and isinstance(error, ConfigError)):
+            return
+        raise
+    if found:
+        sources.append(Source("parquet", str(path), found))
+    elif named:
+        raise DataError(
+            f"{path}: none of its columns holds pictures, as bytes or as {{bytes, path}}; give its sentences to "
+            "`dime shards texts`, name the column with --column, or download its URLs with img2dataset first"
+        )
+
+
+def check_kept(sources: Sequence[Source], wanted: Sequence[Kept]) -> None:
+    """Raises ConfigError where fields to be kept beside the pictures cannot be there."""
+    if not wanted:
+        return
+    asked = ",".join(kept.field for kept in wanted)
+    for source in sources:
+        if source.kind == "tsv":
+            raise ConfigError(f"--keep {asked}: {source.path} is a TSV, which holds pictures alone; leave --keep out")
+        if source.kind == "tar":
+            raise ConfigError(
+                f"--keep {asked}: {source.path} seems to hold pictures alone; if it has more, say --format webdataset"
+            )
+        if source.kind == "parquet":
+            parquet_file.check_kept(source.path, source.column, wanted)
 
 
 def tarfile_at(path: Path) -> bool:
@@ -169,8 +217,8 @@ def _text_kind(path: Path, forced: str, column: str, named: bool) -> str:
         return forced
     suffixes = [suffix.lstrip(".").lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     kind = BY_EXTENSION.get(suffixes[-1] if suffixes else "", "")
-    if kind == "json" and path.name.endswith("_stats.json"):
-        return ""  # img2dataset's report of a shard
+    if kind == "json" and (path.name.endswith("_stats.json") or (not named and _beside_a_picture(path))):
+        return ""  # img2dataset's report of a shard or a picture
     if kind == "tsv":
         if path.name.endswith(".linelist.tsv") and not named:
             return ""
@@ -194,6 +242,10 @@ def _text_kind(path: Path, forced: str, column: str, named: bool) -> str:
     if not kind and named:
         raise DataError(f"{path}: cannot tell what it is; name it with --format ({', '.join(TEXT_KINDS)})")
     return kind
+
+
+def _beside_a_picture(path: Path) -> bool:
+    return any(path.with_suffix(f".{extension}").is_file() for extension in ("jpg", "png", "webp"))
 
 
 def files_in(folder: Path, extensions: Sequence[str], gzipped: bool = False) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 BLOCK = tarfile.BLOCKSIZE
@@ -35,9 +36,12 @@ class ShardWriter:
         self._file = open(self.aside, "wb", buffering=1 << 20)  # noqa: SIM115 (closed by close() or abandon())
         self._sha256 = hashlib.sha256()
 
-    def add(self, key: str, extension: str, data: bytes) -> None:
-        """A sample of one field."""
-        self._write(header(f"{key}.{extension}".encode("ascii"), len(data)), data, b"\0" * (-len(data) % BLOCK))
+    def add(self, key: str, extension: str, data: bytes, further: Sequence[tuple[str, bytes]] = ()) -> None:
+        """A sample; `further` fields lie behind the first."""
+        for field, content in ((extension, data), *further):
+            self._write(
+                header(f"{key}.{field}".encode("ascii"), len(content)), content, b"\0" * (-len(content) % BLOCK)
+            )
         self.samples += 1
 
     def close(self) -> str:
