@@ -18,7 +18,7 @@ from toolkit.launch import launch
 
 def main() -> None:
     """Console entry point."""
-    launch(dispatch)
+    launch(dispatch, stoppable=False)
 
 
 def dispatch(argv: Sequence[str]) -> None:
