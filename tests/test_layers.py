@@ -26,7 +26,7 @@ LAYERS = (
         "agreement",
     ),
     ("train", "evaluate", "report", "calibrate", "corpus", "export", "playground", "profile"),
-    ("cli", "cli_embed", "cli_profile", "cli_select", "cli_shards", "launch", "recipe", "build_ops"),
+    ("cli", "cli_checkpoints", "cli_embed", "cli_profile", "cli_select", "cli_shards", "launch", "recipe", "build_ops"),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 SIDEWAYS = {

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from toolkit import checkpoint, config, distributed, facts, launches, signals
+from toolkit import config, distributed, facts, launches, signals
 from toolkit.agreement import Agreement
-from toolkit.checkpoint import Progress, Saver
+from toolkit.checkpoint import Progress
+from toolkit.checkpoint.resume import resume
+from toolkit.checkpoint.saver import Saver
 from toolkit.config import Batch, Run, batch_arithmetic, shards_of, world_size_from_environment
 from toolkit.data.build import Streams, build_sources, check_shards
 from toolkit.data.cache import cache_of
@@ -87,7 +89,7 @@ def distil(run: Run, batch: Batch, heartbeat: Heartbeat) -> dict[str, Any]:
 
     # Engine, and the newest complete checkpoint if there is one.
     engine = build_engine(run, distiller, batch, device)
-    progress = checkpoint.resume(engine, student, run)
+    progress = resume(engine, student, run)
     last = min(run.steps, run.stop_at_step or run.steps)
     encoder = (
         StudentEncoder(student, engine, device, text_tower=run.student.text_tower, teacher=teacher)
