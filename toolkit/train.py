@@ -156,7 +156,7 @@ def loop(
 
         # What people see.
         if shown:
-            values = meter.read(engine, progress.step, streams.skipped())
+            values = meter.read(engine, progress.step, streams.skipped()) | {"checkpoint/waited_seconds": saver.waited}
             if metrics is not None:
                 metrics.log(progress.step, values)
                 metrics.show(progress.step, values)

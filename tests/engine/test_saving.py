@@ -1,7 +1,8 @@
 """Checkpoints are written while training goes on, a save that fails loses nothing, and what to keep is kept."""
 
 import errno
-import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 from launch_ranks import environment
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from toolkit import checkpoint
-from toolkit.checkpoint import host_copy, saver
+from toolkit.checkpoint import files, host_copy, saver
 from toolkit.config import Checkpoint, Run
 from toolkit.errors import CheckpointError
 from toolkit.playground.shards import write_world
@@ -171,27 +172,47 @@ def test_leavings_of_a_killed_launch_are_removed(world: Path, tmp_path: Path) ->
     assert not left.exists() and names(run) == [2, 3, 4]
 
 
+def vouch_for(folder: Path) -> None:
+    """A manifest that fits whatever lies there now."""
+    (folder / "manifest.json").unlink()
+    found = {str(path.relative_to(folder)): files.written(path) for path in folder.rglob("*") if path.is_file()}
+    files.publish(folder.rename(folder.with_name("aside")), folder, found)
+
+
 def test_weights_that_deepspeed_loads_otherwise_are_refused(world: Path, tmp_path: Path) -> None:
-    """The consolidated student is the witness: a manifest that fits does not make two different students one."""
+    """The consolidated student is the witness, whatever the manifest says."""
     run = run_with(world, tmp_path / "run", keep_last=1)
     train(run)
     folder = checkpoint.folder_of(tmp_path / "run", 4)
-    path = folder / "deepspeed" / "mp_rank_00_model_states.pt"
-    state = torch.load(path, weights_only=False)
-    name = next(name for name in state["module"] if name.startswith("student."))
-    state["module"][name] += 1e-3
-    for zero in folder.glob("deepspeed/*optim_states.pt"):
-        zero.unlink()
-    torch.save(state, path)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    from toolkit.checkpoint.files import written
-
-    kept = {name: vars(written(folder / name)) for name in manifest if (folder / name).exists()}
-    (folder / "manifest.json").write_text(json.dumps(kept))
-    state_file = json.loads((folder / "state.json").read_text())
-    with pytest.raises((CheckpointError, FileNotFoundError)):
+    student = load_file(folder / "student.safetensors")
+    name = next(name for name, value in student.items() if value.is_floating_point())
+    student[name] += 1e-6
+    save_file(student, folder / "student.safetensors")
+    vouch_for(folder)
+    with pytest.raises(CheckpointError, match=rf"what DeepSpeed loaded is not the student .*rank 0: {re.escape(name)}"):
         train(replace(run, steps=5))
-    assert state_file["step"] == 4
+
+
+def test_a_listed_file_runs_no_code(world: Path, tmp_path: Path) -> None:
+    """Somebody else's run folder, with a manifest that fits."""
+    run = run_with(world, tmp_path / "run", keep_last=1)
+    train(run)
+    folder, marker = checkpoint.folder_of(tmp_path / "run", 4), tmp_path / "owned"
+    torch.save({"module": Evil(str(marker))}, folder / "deepspeed" / "mp_rank_00_model_states.pt")
+    vouch_for(folder)
+    with pytest.raises(CheckpointError, match="it is not run"):
+        train(replace(run, steps=5))
+    assert not marker.exists()
+
+
+class Evil:
+    """Pickles into a call that leaves a mark."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (os.system, (f"touch {self.path}",))
 
 
 @pytest.mark.slow

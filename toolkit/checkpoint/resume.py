@@ -84,7 +84,7 @@ def load_elsewhere(engine: Any, folder: Path) -> None:
 
 
 def check_whole(engine: Any, folder: Path, whole: Whole) -> None:
-    """Compare with `student.safetensors`, which also gives the buffers (DeepSpeed saves rank 0's, not their mean)."""
+    """Compare with `student.safetensors`, to the last bit."""
     own = engine.module.state_dict(keep_vars=True)
     first = {id(parameter): name for name, parameter in engine.module.named_parameters()}
     for name in own.keys() & whole.weights.keys():  # a parameter of two names: ZeRO-3 keeps it under its first
