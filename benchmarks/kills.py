@@ -2,10 +2,10 @@
 
     python benchmarks/kills.py [--kills 100] [--no-receipt]          (about half an hour on two cores)
 
-Two ranks with a data process each, a checkpoint every third step, written in the background. The moments: so many steps after a
-resume, while a checkpoint is being written, or at any time of a launch, start-up and filling of the data queue included. One rank or one of
-its data processes is killed; what is left must end by itself. Every rank notes the samples of each step as it uses them. At the end: the list of (step, stream, shard:key),
-the losses of all steps and the weights against those of a run that nobody disturbed.
+Two ranks with a data process for each stream, a checkpoint every third step, written in the background. The moments: so many
+steps after a resume, while a checkpoint is being written, or at any time of a launch, start-up and filling of the data queue
+included. A rank or one of its data processes is killed; what is left must end by itself. Every rank notes the samples of each
+step as it uses them. Compared at the end with a run that nobody disturbed: the samples of every step, its loss, the weights.
 """
 
 import argparse
@@ -62,19 +62,22 @@ class Run:
         """Checkpoints without their name."""
         return {path.name for path in self.out.glob("checkpoints/.step_*")}
 
-    def ranks(self, launch: Started) -> list[int]:
-        """Processes that run the worker script, data processes included."""
-        found = []
+    def victims(self, launch: Started) -> list[int]:
+        """The ranks, and their data processes (what a forkserver has forked)."""
+        found = {}
         for pid in launch.left():
             with suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                if (
-                    str(WORKER).encode() in words
-                    and b"deepspeed.launcher.launch" not in words
-                    and not words[1].endswith(b"/deepspeed")
-                ) or any(b"forkserver" in word for word in words):
-                    found.append(pid)
-        return found
+                if b"\0RANK=" in Path(f"/proc/{pid}/environ").read_bytes():
+                    found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes()
+        servers = {pid for pid, words in found.items() if b"forkserver" in words}
+        return [pid for pid, words in found.items() if str(WORKER).encode() in words or parent_of(pid) in servers]
+
+
+def parent_of(pid: int) -> int:
+    """0 where it is gone."""
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 def main() -> None:
@@ -132,7 +135,7 @@ def killed(run: Run, launch: Started, moment: str, rng: random.Random) -> str:
         if due:
             time.sleep(pause if moment != "saving" else pause / 10)
             saving, steps = run.being_written() - leavings, run.noted()
-            victims = run.ranks(launch)
+            victims = run.victims(launch)
             if not victims:
                 continue
             with suppress(ProcessLookupError):
