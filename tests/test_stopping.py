@@ -65,14 +65,14 @@ def test_a_second_term_ends_the_process() -> None:
 
 def test_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever comes first: hours of this launch, or the job's end less a margin."""
-    signals.set_budget(None, 300)
+    signals.set_budget(None, 300.0)
     assert signals.asked() is Asked.NOTHING
-    signals.set_budget(1e-9, 300)
+    signals.set_budget(1e-9, 300.0)
     assert signals.asked() is Asked.BUDGET
     monkeypatch.setenv("DIME_JOB_END", str(int(time.time()) + 200))
-    signals.set_budget(10, 100)
+    signals.set_budget(10.0, 100.0)
     assert signals.asked() is Asked.NOTHING
-    signals.set_budget(10, 300)
+    signals.set_budget(10.0, 300.0)
     assert signals.asked() is Asked.BUDGET
 
 
