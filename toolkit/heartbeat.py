@@ -95,7 +95,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         """Write where this rank is, several times within the limit."""
-        while not self._ended.wait(min(self.limit / 5, 10.0)):
+        while True:
             name, step, since, _ = self._now
             now = time.time()
             beat = Beat(self.rank, self.host, os.getpid(), step, name, now - (time.monotonic() - since), now)
@@ -103,6 +103,8 @@ class Heartbeat:
                 aside = self._beat_file(self.rank).with_suffix(".tmp")
                 aside.write_text(json.dumps(asdict(beat)))
                 aside.replace(self._beat_file(self.rank))
+            if self._ended.wait(min(self.limit / 5, 10.0)):
+                return
 
     def _watch(self) -> None:
         """Look at the clock; a stopped process finds on its waking that it is late, and ends too.
