@@ -21,7 +21,7 @@ CLASSES = [LossScaler, ZeroStageEnum, fragment_address]
 """All classes in DeepSpeed's files beside tensors and plain values."""
 
 
-class HostCopy(CheckpointEngine):  # type: ignore[misc]  # deepspeed is not typed
+class HostCopy(CheckpointEngine):
     """Stands in for DeepSpeed's own writer during one save: keeps what would be written, by path."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ def captured(engine: Any) -> Iterator[HostCopy]:
         del engine._copy_recovery_script
 
 
-class PlainRead(CheckpointEngine):  # type: ignore[misc]
+class PlainRead(CheckpointEngine):
     """Stands in for DeepSpeed's own reader, which unpickles whatever is there: tensors, plain values, known classes only."""
 
     def create(self, info: CheckpointCommitInfo) -> None:

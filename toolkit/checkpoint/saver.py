@@ -11,6 +11,7 @@ import shutil
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,10 @@ FAILURES = 2
 PATIENCE_SECONDS = 600.0
 """How long rank 0 waits for the other ranks' files."""
 LAST_CHANCE_SECONDS = 30.0
+
+
+Work = dict[Path, Callable[[Path], None]]
+"""What writes each file, given its path."""
 
 
 class Saver:
@@ -108,12 +113,12 @@ class Saver:
                 "goes on from the newest complete checkpoint"
             )
 
-    def _collected(self, engine: Any, model: Model, progress: Progress, aside: Path) -> dict[Path, Any]:
+    def _collected(self, engine: Any, model: Model, progress: Progress, aside: Path) -> Work:
         """What this rank is to write, by file; copies, so that training may go on."""
         distributed.average_buffers(model.module)
         with captured(engine) as copy:
             engine.save_checkpoint(str(aside), tag=TAG, save_latest=False)
-        work = {path: partial(write_state, state) for path, state in copy.files.items()}
+        work: Work = {path: partial(write_state, state) for path, state in copy.files.items()}
         work[aside / f"rng_{distributed.rank():05d}.safetensors"] = partial(write_safetensors, rng_state())
         student = gathered_state(engine, model.module)
         if distributed.is_main():
@@ -129,9 +134,7 @@ class Saver:
             work[aside / STATE] = lambda path: write_aside(path, state + "\n")
         return work
 
-    def _write(
-        self, work: dict[Path, Any], aside: Path, target: Path, kept: tuple[int | None, int], copied: float
-    ) -> None:
+    def _write(self, work: Work, aside: Path, target: Path, kept: tuple[int | None, int], copied: float) -> None:
         """In a thread of its own: this rank's files, then on rank 0 the whole checkpoint."""
         began = time.monotonic()
         part = aside / PARTS / f"{distributed.rank():05d}.json"
@@ -151,7 +154,7 @@ class Saver:
                     f"saved {target} ({megabytes:,.1f} MB; the step waited {copied:.2f} s, writing took {seconds:.1f} s)",
                     flush=True,
                 )
-        except (OSError, CheckpointError, ValueError) as error:
+        except Exception as error:  # each library below has exceptions of its own; none may pass for a success
             self._failed(error, aside, target, part)
 
     def _publish(self, aside: Path, target: Path, kept: tuple[int | None, int]) -> None:
@@ -179,14 +182,17 @@ class Saver:
             flush_folder(folder)
         publish(aside, target, files)
         chosen = self.run.checkpoint
-        prune(self.out_dir, chosen.keep_last, chosen.keep_every_steps, kept)
+        try:
+            prune(self.out_dir, chosen.keep_last, chosen.keep_every_steps, kept)
+        except OSError as error:
+            print(f"older checkpoints could not be removed: {error}", flush=True)
 
     def _failed(self, error: Exception, aside: Path, target: Path, part: Path) -> None:
         """Say it, tell rank 0, and leave the older checkpoints alone."""
         reason = described(error, aside)
         self._error = f"rank {distributed.rank()} on {socket.gethostname()}: {reason}"
         print(
-            f"checkpoint {target.name} was NOT saved: {self._error}; older ones are untouched, training goes on",
+            f"checkpoint {target.name} was NOT saved: {self._error}; older ones are untouched",
             flush=True,
         )
         if distributed.is_main():
