@@ -56,6 +56,7 @@ class Heartbeat:
         self.host = socket.gethostname()
         self._now = ("set-up", 0, time.monotonic(), True)
         self._ended = threading.Event()
+        self.given_up = threading.Event()
         self._stacks: Any = None
 
     def start(self) -> None:
@@ -120,6 +121,7 @@ class Heartbeat:
 
     def _give_up(self, name: str, step: int, seconds: float) -> None:
         """Stacks, report, end. Whatever needs a disk is left behind when it hangs."""
+        self.given_up.set()
         print(
             f"rank {self.rank} on {self.host}: nothing has moved for {seconds:.0f} s in '{name}' of step {step}",
             flush=True,
@@ -146,9 +148,17 @@ class Heartbeat:
             if beat.rank != self.rank and beat.host == self.host and is_silent(beat, self.limit):
                 with suppress(OSError):
                     os.kill(beat.pid, signal.SIGUSR2)
-                    os.kill(beat.pid, signal.SIGCONT)  # a stopped process writes its stacks when it wakes
+                    os.kill(beat.pid, signal.SIGCONT)  # a stopped process writes its stacks when it wakes,
+                    time.sleep(1)
+                    os.kill(beat.pid, signal.SIGKILL)  # and must not go on with a run that has been given up
         for line in behind(beats, self.limit):
             print(line, file=sys.stderr, flush=True)
+
+
+def wait_if_given_up() -> None:
+    """The main thread, woken because another rank is gone, leaves the last word to the watch, which ends the process."""
+    if _current is not None and _current.given_up.is_set():
+        time.sleep(4 * GRACE_SECONDS)
 
 
 def reached(name: str) -> None:

@@ -79,6 +79,9 @@ def rank_number() -> int:
 def leave(code: int) -> None:
     """Exit; after a failure without waiting for ranks that may hang in a collective."""
     if code and "torch" in sys.modules:
+        from toolkit import heartbeat
+
+        heartbeat.wait_if_given_up()
         sys.stdout.flush()
         os._exit(code)
     if "torch" in sys.modules:
