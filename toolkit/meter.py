@@ -108,10 +108,10 @@ class Meter:
         """
         if distributed.world() == 1:
             return {}
-        own = torch.tensor(
-            [[waited, waited + ARRIVALS.mean_seconds()]], dtype=torch.float64, device=distributed.device()
-        )
-        data, arrival = distributed.gather_rows(own).T.tolist()
+        own = [waited, waited + ARRIVALS.mean_seconds(), step_seconds]
+        rows = torch.tensor([own], dtype=torch.float64, device=distributed.device())
+        data, arrival, lasted = distributed.gather_rows(rows).T.tolist()
+        step_seconds = statistics.mean(lasted)  # what all ranks know alike: below, all must decide alike
         late = {
             rank: seconds - statistics.median(arrival[:rank] + arrival[rank + 1 :])
             for rank, seconds in enumerate(arrival)
