@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from toolkit.cli_checkpoints import add_checkpoints, run_checkpoints
 from toolkit.cli_embed import add_embed, run_embed
 from toolkit.cli_profile import add_profile, run_profile
 from toolkit.cli_select import add_options, run_select
@@ -18,7 +19,7 @@ from toolkit.launch import launch
 
 def main() -> None:
     """Console entry point."""
-    launch(dispatch)
+    launch(dispatch, stoppable=False)
 
 
 def dispatch(argv: Sequence[str]) -> None:
@@ -39,6 +40,7 @@ def dispatch(argv: Sequence[str]) -> None:
         "evaluate": run_evaluate,
         "report": run_report,
         "calibrate": run_calibrate,
+        "checkpoints": run_checkpoints,
         "profile": run_profile,
         "select": run_select,
         "students": run_students,
@@ -81,6 +83,10 @@ def build_parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--out", type=Path, default=None, help="page or folder (default out_dir/calibration.html)")
     calibrate.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     calibrate.add_argument("overrides", nargs="*", help="key=value, as for the recipe")
+
+    add_checkpoints(
+        verbs.add_parser("checkpoints", help="what a run has saved: whole or torn, newest, best, and its launches")
+    )
 
     add_profile(verbs.add_parser("profile", help="how fast one core feeds a run, and how many cores a GPU needs"))
 

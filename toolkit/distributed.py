@@ -113,6 +113,15 @@ def reduce_sum(values: Tensor) -> Tensor:
     return values
 
 
+def largest(values: list[float]) -> list[float]:
+    """The largest over ranks of each number, on every rank."""
+    if world() == 1:
+        return values
+    found = torch.tensor(values, dtype=torch.float64, device=device())
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return [float(value) for value in found.tolist()]
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """Rows of all ranks in rank order, without gradient; equally many on each rank."""
     if world() == 1:

@@ -1,5 +1,6 @@
 """Unit-norm embeddings of one rank, and `Exchange`, the one place where features cross ranks."""
 
+import time
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,6 +9,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from toolkit import heartbeat
 
 
 def unit(features: Float[Tensor, "b e"]) -> Float[Tensor, "b e"]:
@@ -78,6 +81,55 @@ class Local:
 LOCAL = Local()
 
 
+class Arrivals:
+    """How long this rank takes from the beginning of a step to its first exchange: where the others would wait for it.
+
+    Data, both models' forward passes and nothing that waits for another rank. On a GPU it is the time there.
+    """
+
+    def __init__(self) -> None:
+        """Nothing measured."""
+        self._began: Any = None
+        self._pairs: list[tuple[Any, Any]] = []
+
+    def begin(self, device: torch.device) -> None:
+        """A step begins."""
+        self._began = moment(device)
+
+    def mark(self, device: torch.device) -> None:
+        """The first exchange of the step; further ones, and those outside a step, do not count."""
+        if self._began is not None:
+            self._pairs.append((self._began, moment(device)))
+            self._began = None
+
+    def mean_seconds(self) -> float:
+        """Over the steps since it was asked last, 0 without any; waits for the GPU."""
+        seconds = [seconds_between(*pair) for pair in self._pairs]
+        self._pairs = []
+        return sum(seconds) / max(len(seconds), 1)
+
+
+def moment(device: torch.device) -> Any:
+    """Now: an event on the GPU's stream, or this machine's clock."""
+    if device.type != "cuda":
+        return time.monotonic()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds_between(first: Any, second: Any) -> float:
+    """Of two moments on one device."""
+    if isinstance(first, float):
+        return float(second - first)
+    second.synchronize()
+    return float(first.elapsed_time(second)) / 1000
+
+
+ARRIVALS = Arrivals()
+"""Of this process."""
+
+
 class AllGather(torch.autograd.Function):
     """All-gather forward, reduce-scatter(SUM) backward: exact under the ordinary gradient mean over ranks."""
 
@@ -109,7 +161,9 @@ class Collective:
 
     def gather(self, x: Float[Tensor, "b e"]) -> Float[Tensor, "n e"]:
         """See Exchange; several terms that ask for one tensor share its gather."""
+        ARRIVALS.mark(x.device)
         if id(x) not in self._gathered:
+            heartbeat.reached("exchange with the other ranks")
             self._gathered[id(x)] = (x, AllGather.apply(x))  # x is kept so that its id is not reused
         return self._gathered[id(x)][1]
 

@@ -71,7 +71,7 @@ def build_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
 
 def prefer_own_ninja() -> None:
     """This environment's programs first: DeepSpeed's CPU operator is compiled again whenever another ninja is found."""
-    own = str(Path(sys.executable).parent)
+    own = str(Path(sys.executable).parent.resolve())  # not what a link to the environment is called
     if os.environ.get("PATH", "").split(os.pathsep)[0] != own:
         os.environ["PATH"] = f"{own}{os.pathsep}{os.environ.get('PATH', '')}"
 
@@ -84,6 +84,8 @@ def build_engine(run: Run, distiller: Distiller, batch: Batch, device: torch.dev
     engine, *_ = deepspeed.initialize(
         model=distiller, optimizer=build_optimizer(distiller, run.optim), config=content, dist_init_required=False
     )
+    if engine.zero_optimization_stage() == 0:
+        guard_plain_optimizer(engine.optimizer)
     if engine.zero_optimization_stage() == 3:
         # The sum of losses takes gradients by its terms' parameters inside its forward: they must all be whole there.
         for parameter in distiller.losses.parameters():
@@ -109,6 +111,28 @@ def backward(engine: Any, loss: torch.Tensor) -> None:
     A parameter that the first backward of a step misses would keep the last step's gradient in ZeRO-3.
     """
     engine.backward(loss, scale_wrt_gas=False)
+
+
+def update(engine: Any) -> bool:
+    """Apply the gradients; False, with everything as it was, where they hold a NaN or an infinity on any rank."""
+    engine.step()
+    return bool(engine.was_step_applied())
+
+
+def guard_plain_optimizer(optimizer: Any) -> None:
+    """Teach ZeRO 0's optimizer what ZeRO 1 to 3 do by themselves, in fp32 too: no update from a gradient that is not finite.
+
+    Gradients have been reduced by then, so that all ranks see the same. DeepSpeed asks for `overflow` afterwards.
+    """
+    plain = optimizer.step
+
+    def step() -> None:
+        found = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        optimizer.overflow = bool(found) and not bool(torch.stack(torch._foreach_norm(found)).isfinite().all())
+        if not optimizer.overflow:
+            plain()
+
+    optimizer.step = step
 
 
 def gathered_state(engine: Any, module: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,5 +1,7 @@
-"""Running means of a step's numbers: one synchronisation per log line, and a check for numbers that are none."""
+"""Running means of a step's numbers, with one synchronisation per log line; names the ranks that hold up the others."""
 
+import socket
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +13,9 @@ from torch import Tensor
 from toolkit import distributed
 from toolkit.checkpoint import Progress
 from toolkit.config import Run
-from toolkit.errors import ToolkitError
+from toolkit.embeddings import ARRIVALS
 from toolkit.losses import LossOutput
 from toolkit.schedules import lr_at
-
-
-class NonFiniteLoss(ToolkitError):
-    """A loss became NaN or infinite; every rank stops before the update."""
 
 
 class Meter:
@@ -51,25 +49,17 @@ class Meter:
         yield
         self.pause += time.monotonic() - before
 
-    def check_finite(self, output: LossOutput) -> None:
-        """Raise NonFiniteLoss on every rank, before the update, when any rank's loss is not finite.
+    def add(self, output: LossOutput, *, counts: bool = True) -> None:
+        """Count one step; nothing is read from the device. What was observed is that of the last step alone.
 
-        Costs one all-reduce of a number and one wait for the forward pass per step.
+        A step whose update was left out is in no mean of the losses.
         """
-        if distributed.all_true(bool(output.total.isfinite())):
-            return
-        bad = [name for name, value in output.terms.items() if not bool(value.isfinite())]
-        ranks = distributed.gather_strings([f"rank {distributed.rank()}: {', '.join(bad)}"] if bad else [])
-        raise NonFiniteLoss(
-            f"step {self.progress.step}: the loss is not finite ({'; '.join(ranks)}); no update was made. Lower optim.lr, set "
-            "optim.gradient_clipping=1, or look for broken samples; the last checkpoint is untouched"
-        )
-
-    def add(self, output: LossOutput) -> None:
-        """Count one step; nothing is read from the device. What was observed is that of the last step alone."""
         self.names = list(output.terms)
         self.seen = output.seen
-        now = torch.stack([x.detach().float() for x in (output.total, *output.terms.values())])
+        now = torch.stack(
+            [x.detach().float() for x in (output.total, *output.terms.values(), output.total.new_ones(()))]
+        )
+        now = now if counts else torch.zeros_like(now)
         self.sums = now if self.sums is None else self.sums + now
         self.steps += 1
 
@@ -85,7 +75,8 @@ class Meter:
         ]
         summed = distributed.reduce_sum(torch.tensor(numbers, dtype=torch.float64, device=self.sums.device)).tolist()
         world = distributed.world()
-        means = [value / self.steps / world for value in summed[: 1 + len(self.names)]]
+        terms = 1 + len(self.names)
+        means = [value / max(summed[terms], 1.0) for value in summed[:terms]]
         now = time.monotonic()
         elapsed = max(now - self.marked - (self.pause - self.pause_at_mark), 1e-9)
         values = {
@@ -97,8 +88,10 @@ class Meter:
         if norm is not None:
             values["optim/grad_norm"] = float(norm)
         values["speed/images_per_second"] = self.global_batch * self.steps / elapsed
-        values["data/wait_fraction"] = min(1.0, summed[1 + len(self.names)] / world / elapsed)
-        rest = summed[2 + len(self.names) :]
+        values["faults/nonfinite_steps"] = float(self.progress.nonfinite)
+        values |= self._stragglers(self.waited / self.steps, elapsed / self.steps)
+        values["data/wait_fraction"] = min(1.0, summed[terms + 1] / world / elapsed)
+        rest = summed[terms + 2 :]
         totals = {r: self.base.get(r, 0) + int(n) for r, n in zip(reasons, rest[: len(reasons)], strict=True)}
         values |= {f"observed/{n}": v / world for n, v in zip(self.seen, rest[len(reasons) :], strict=True)}
         values |= {f"data/skipped_{reason}": float(count) for reason, count in totals.items()}
@@ -107,6 +100,32 @@ class Meter:
         self.sums, self.steps, self.waited = None, 0, 0.0
         self.marked, self.pause_at_mark = now, self.pause
         return values
+
+    def _stragglers(self, waited: float, step_seconds: float) -> dict[str, float]:
+        """How much later than the others the slowest rank comes to the exchange of a step; said when it is much; a collective.
+
+        Before the exchange a rank waits for nobody, so that what it spends there is its own: data, and the forward passes.
+        """
+        if distributed.world() == 1:
+            return {}
+        own = [waited, waited + ARRIVALS.mean_seconds(), step_seconds]
+        rows = torch.tensor([own], dtype=torch.float64, device=distributed.device())
+        data, arrival, lasted = distributed.gather_rows(rows).T.tolist()
+        step_seconds = statistics.mean(lasted)  # what all ranks know alike: below, all must decide alike
+        late = {
+            rank: seconds - statistics.median(arrival[:rank] + arrival[rank + 1 :])
+            for rank, seconds in enumerate(arrival)
+        }
+        slow = [rank for rank, seconds in late.items() if seconds > self.run.faults.slow_fraction * step_seconds]
+        if slow:  # the same on every rank
+            hosts = distributed.gather_strings([socket.gethostname()])
+            for rank in slow:
+                distributed.say(
+                    f"slow: rank {rank} on {hosts[rank]} holds up each step by {late[rank]:.2f} of {step_seconds:.2f} s: it waits "
+                    f"{data[rank]:.2f} s for data and computes {arrival[rank] - data[rank]:.2f} s before the exchange (median of all "
+                    f"{statistics.median(data):.2f} and {statistics.median(a - d for a, d in zip(arrival, data, strict=True)):.2f})"
+                )
+        return {"speed/slowest_rank_late_fraction": max(0.0, *late.values()) / step_seconds}
 
     def seconds(self) -> float:
         """Training time so far, earlier launches included, pauses not."""

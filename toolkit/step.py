@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from toolkit import distributed
 from toolkit.config import Batch
-from toolkit.embeddings import Embeddings
+from toolkit.embeddings import ARRIVALS, Embeddings
 from toolkit.engine import backward
 from toolkit.losses import LossOutput
 from toolkit.models import Teacher
@@ -19,8 +19,8 @@ from toolkit.models import Teacher
 Tensors = dict[str, Tensor]
 MAIN = "teacher"
 """Name of the main teacher among several: its text space and tokenizer are the run's."""
-Check = Callable[[LossOutput], None]
-"""Called before any gradient is applied; raises to stop the run."""
+Check = Callable[[LossOutput], LossOutput]
+"""Called between forward and backward on every rank; raises to stop the run, hands back what is to be differentiated."""
 
 
 @dataclass
@@ -41,6 +41,7 @@ class Step:
         The losses see the global batch whatever the accumulation: features of all micro-batches without graph, the
         loss's gradient by them, then each micro-batch again with graph, its random numbers the same as the first time.
         """
+        ARRIVALS.begin(self.device)
         if self.batch.grad_accum_steps == 1:
             return self._at_once(tensors, number, check, observe)
         if self.per_micro_batch:
@@ -53,7 +54,7 @@ class Step:
         target = teacher_embeddings(self.teachers, given)
         self._seed(number, 0)
         found: LossOutput = self.engine(given, teacher=target, observe=observe)
-        check(found)
+        found = check(found)
         backward(self.engine, found.total)
         return found
 
@@ -72,7 +73,7 @@ class Step:
         found: LossOutput = self.engine(
             {}, mode="from_features", features=features, teacher=joined(targets), observe=observe
         )
-        check(found)
+        found = check(found)
         assert found.gradients is not None
         for k in range(count):
             self._seed(number, k)
@@ -94,8 +95,7 @@ class Step:
             given = self._micro(tensors, k)
             target = teacher_embeddings(self.teachers, given)
             self._seed(number, k)
-            output: LossOutput = self.engine(given, teacher=target, observe=observe)
-            check(output)
+            output: LossOutput = check(self.engine(given, teacher=target, observe=observe))
             backward(self.engine, output.total / count)
             found.append(LossOutput(output.total.detach(), detached(output.terms), output.seen))
         return mean_of(found)

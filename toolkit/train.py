@@ -2,25 +2,30 @@
 
 import json
 from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from toolkit import checkpoint, config, distributed, facts
+from toolkit import config, distributed, facts, launches, signals
+from toolkit.agreement import Agreement
 from toolkit.checkpoint import Progress
-from toolkit.config import Run, batch_arithmetic, shards_of, world_size_from_environment
+from toolkit.checkpoint.resume import resume
+from toolkit.checkpoint.saver import Saver
+from toolkit.config import Batch, Run, batch_arithmetic, shards_of, world_size_from_environment
 from toolkit.data.build import Streams, build_sources, check_shards
 from toolkit.data.cache import cache_of
 from toolkit.data.index import write_aside
 from toolkit.distiller import Distiller
 from toolkit.embed import prepare_stores, stored_teacher
-from toolkit.engine import build_engine, set_lr, set_weights
+from toolkit.engine import build_engine, set_lr, set_weights, update
 from toolkit.errors import ConfigError
 from toolkit.evaluate import Harness, StudentEncoder, flat_metrics
 from toolkit.evaluate.table import as_text
 from toolkit.evaluate.zero_shot import class_embeddings
 from toolkit.first_batch import try_fake_batch
+from toolkit.heartbeat import Heartbeat
 from toolkit.losses import LossSum, build_losses
 from toolkit.meter import Meter
 from toolkit.metrics import Metrics
@@ -28,6 +33,7 @@ from toolkit.models import Model, Teacher, build_student, build_teacher, build_t
 from toolkit.models.student import sync_batchnorm
 from toolkit.report import write_report
 from toolkit.schedules import lr_at, weight_at
+from toolkit.signals import Asked
 from toolkit.step import MAIN, Step
 
 
@@ -37,8 +43,19 @@ def train(run: Run) -> dict[str, Any]:
     Every rank calls it; all return the final evaluation (empty when stopped before the last step).
     """
     batch = batch_arithmetic(run, world_size_from_environment())
+    signals.set_budget(run.max_hours, run.time_margin_seconds)
     distributed.init()
     facts.check_same_run(run)
+    heartbeat = Heartbeat(Path(run.out_dir) / "heartbeats", run.faults.hang_seconds)
+    heartbeat.start()
+    try:
+        return distil(run, batch, heartbeat)
+    finally:
+        heartbeat.stop()
+
+
+def distil(run: Run, batch: Batch, heartbeat: Heartbeat) -> dict[str, Any]:
+    """As `train`, with the ranks connected."""
     device = distributed.device()
     check_shards(run)
 
@@ -72,7 +89,7 @@ def train(run: Run) -> dict[str, Any]:
 
     # Engine, and the newest complete checkpoint if there is one.
     engine = build_engine(run, distiller, batch, device)
-    progress = checkpoint.resume(engine, student, run)
+    progress = resume(engine, student, run)
     last = min(run.steps, run.stop_at_step or run.steps)
     encoder = (
         StudentEncoder(student, engine, device, text_tower=run.student.text_tower, teacher=teacher)
@@ -81,43 +98,65 @@ def train(run: Run) -> dict[str, Any]:
     )
     step = Step(engine, imitated, batch, device, run.seed, run.data.accumulation == "per_micro_batch")
     if progress.step < last:
-        loop(run, step, student, Streams(
+        streams = Streams(
             sources, rank=distributed.rank(), world=distributed.world(), first_step=progress.step, workers=run.workers
-        ), progress, last, harness, encoder, teacher)  # fmt: skip
+        )
+        with closing(Saver(run)) as saver:
+            asked = loop(run, step, student, streams, progress, last, harness, encoder, teacher, heartbeat, saver)
+        if asked and progress.step < run.steps:
+            return stopped(run, progress, asked)
     if last < run.steps:
         distributed.say(
             f"stopped at step {last} of {run.steps} as stop_at_step says; the same command without it goes on"
         )
         return {}
-    return finish(run, engine, student, teacher, progress, harness, encoder, device)
+    with heartbeat.long_phase("the last evaluation", progress.step):
+        result = finish(run, engine, student, teacher, progress, harness, encoder, device)
+    if distributed.is_main():
+        launches.end(Path(run.out_dir), "DONE", progress.step, again=False)
+    return result
+
+
+def stopped(run: Run, progress: Progress, asked: Asked) -> dict[str, Any]:
+    """Asked to stop, and the checkpoint is there: say so, to people and to whoever launched this."""
+    if distributed.is_main():
+        launches.end(Path(run.out_dir), asked.name, progress.step, again=asked.again)
+    distributed.say(
+        f"stopped at step {progress.step} of {run.steps}: {asked.words}; the checkpoint is complete, the same command goes on from it"
+    )
+    return {}
 
 
 def loop(
     run: Run, step: Step, student: Model, streams: Streams, progress: Progress, last: int, harness: Harness,
-    encoder: StudentEncoder | None, teacher: Teacher | None,
-) -> None:  # fmt: skip
-    """From `progress.step` to `last`; leaves a checkpoint at `last`."""
-    engine = step.engine
-    metrics = Metrics(run, progress.step) if distributed.is_main() else None
-    meter = Meter(run, streams.sources, progress)
+    encoder: StudentEncoder | None, teacher: Teacher | None, heartbeat: Heartbeat, saver: Saver,
+) -> Asked:  # fmt: skip
+    """From `progress.step` to `last`, or to where all ranks agree to stop and why; leaves a checkpoint there."""
+    engine, first = step.engine, progress.step
+    metrics = Metrics(run, first) if distributed.is_main() else None
+    meter, agreement = Meter(run, streams.sources, progress), Agreement(run, progress)
     engine.train()
-    while progress.step < last:
+    while progress.step < last and not agreement.asked:
+        heartbeat.phase("waiting for data", progress.step, long=progress.step == first)
         with meter.waiting():
-            found = streams.next()
+            agreement.batch = found = streams.next()
         tensors = {name: tensor for part in found.values() for name, tensor in part.tensors.items()}
         shown = (progress.step + 1) % run.logging.every_steps == 0 or progress.step + 1 == last
 
         # The student's and the teacher's features, the losses over the global batch, one update.
+        heartbeat.phase("forward", progress.step, long=progress.step == first)
         set_lr(engine, lr_at(progress.step, run.optim, run.steps))
         set_weights(engine, {name: weight_at(progress.step, term, run.steps) for name, term in run.losses.items()})
-        output = step.forward_backward(tensors, progress.step, check=meter.check_finite, observe=shown)
-        engine.step()
+        with agreement.unless_skipped(engine.module):
+            output = step.forward_backward(tensors, progress.step, check=agreement.check, observe=shown)
+            heartbeat.phase("update", progress.step, long=progress.step == first)
+            agreement.updated(update(engine))
         progress.step += 1
-        meter.add(output)
+        meter.add(output, counts=not agreement.skipped)
 
         # What people see.
         if shown:
-            values = meter.read(engine, progress.step, streams.skipped())
+            values = meter.read(engine, progress.step, streams.skipped()) | {"checkpoint/waited_seconds": saver.waited}
             if metrics is not None:
                 metrics.log(progress.step, values)
                 metrics.show(progress.step, values)
@@ -125,17 +164,17 @@ def loop(
         # Judge the student on the way, and keep it if it is the best so far.
         is_best = False
         if encoder and run.evaluation.every_steps and progress.step % run.evaluation.every_steps == 0:
-            with meter.paused():
+            with meter.paused(), heartbeat.long_phase("evaluation", progress.step):
                 is_best = evaluate_on_the_way(run, engine, progress, harness, encoder, teacher, metrics)
         due = run.checkpoint.every_steps and progress.step % run.checkpoint.every_steps == 0
-        if due or is_best or progress.step == last:
-            with meter.paused():
+        ends = progress.step == last or bool(agreement.asked)
+        if due or is_best or ends:
+            with meter.paused(), heartbeat.long_phase("checkpoint", progress.step):
                 progress.seconds = meter.seconds()
-                checkpoint.save(engine, student, run, progress)
-                if distributed.is_main():
-                    checkpoint.prune(Path(run.out_dir), run.checkpoint.keep_last, progress.best_step)
+                saver.save(engine, student, progress, last=ends)
     if metrics is not None:
         metrics.close()
+    return agreement.asked
 
 
 def evaluate_on_the_way(

@@ -18,7 +18,7 @@ from toolkit.launch import launch
 from toolkit.step import Step
 from toolkit.train import train
 
-STEPS, EVERY = 40, 3
+STEPS, EVERY = int(os.environ.get("STEPS", "40")), 3
 
 
 def run_of(world: Path, out_dir: str, workers: int) -> Run:

@@ -13,7 +13,8 @@ import torch
 from launch_ranks import run_ranks
 from safetensors.torch import load_file, save_file
 
-from toolkit import checkpoint, reshape
+from toolkit import reshape
+from toolkit.checkpoint import files, resume
 from toolkit.errors import CheckpointError
 from toolkit.playground.shards import write_world
 from toolkit.train import train
@@ -56,6 +57,13 @@ def as_it_was(folder: Path, name: str, copy: str) -> Path:
     shutil.copytree(folder / name, folder / copy)
     shutil.rmtree(folder / copy / "checkpoints" / f"step_{LAST:08d}", ignore_errors=True)
     return folder / copy
+
+
+def vouch_for(saved: Path) -> None:
+    """A manifest that fits whatever lies there now."""
+    (saved / "manifest.json").unlink()
+    found = {str(path.relative_to(saved)): files.written(path) for path in saved.rglob("*") if path.is_file()}
+    files.publish(saved.rename(saved.with_name("aside")), saved, found)
 
 
 def distances(folder: Path, name: str, wanted: str) -> tuple[float, float]:
@@ -135,7 +143,7 @@ def test_lost_state_would_be_seen(folder, monkeypatch, lost):
         return whole
 
     as_it_was(folder, "two_zero1", f"without_{lost}")
-    monkeypatch.setattr(checkpoint, "read_whole", forgetful)
+    monkeypatch.setattr(resume, "read_whole", forgetful)
     train(run_of(folder, "zero1", f"without_{lost}"))
     assert min(distances(folder, f"without_{lost}", "two_zero1")) > 50 * BOUND
 
@@ -152,13 +160,13 @@ def test_pieces_in_a_wrong_order_are_refused(folder, monkeypatch, stage):
 
 def test_what_the_engine_does_not_take_over_is_refused(folder, monkeypatch):
     as_it_was(folder, "two_zero2", "half")
-    load = checkpoint.load_whole
+    load = resume.load_whole
 
     def careless(engine, whole):
         load(engine, whole)
         next(iter(engine.optimizer.state.values()))["exp_avg_sq"][3] += 1e-9
 
-    monkeypatch.setattr(checkpoint, "load_whole", careless)
+    monkeypatch.setattr(resume, "load_whole", careless)
     with pytest.raises(CheckpointError, match=r"exp_avg_sq of student\..* is not what was saved after its conversion"):
         train(run_of(folder, "zero2", "half"))
 
@@ -169,8 +177,7 @@ def test_other_student_file_is_refused(folder):
     state = load_file(saved / "student.safetensors")
     state["shift"] += 1e-6
     save_file(state, saved / "student.safetensors")
-    (saved / "manifest.json").unlink()
-    checkpoint.publish(saved.rename(saved.with_name("aside")), saved)
+    vouch_for(saved)
     with pytest.raises(CheckpointError, match=r"shift in student\.safetensors is not what DeepSpeed's files hold"):
         train(run_of(folder, "zero0", "other"))
 
@@ -183,8 +190,7 @@ def test_no_code_of_a_checkpoint_runs(folder, where):
     rank = 2 if where == "beside" else 1
     torch.save(Evil(str(marker)), saved / "deepspeed" / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
     if where == "listed":
-        (saved / "manifest.json").unlink()
-        checkpoint.publish(saved.rename(saved.with_name("aside")), saved)
+        vouch_for(saved)
         with pytest.raises(CheckpointError, match="is not laid out as DeepSpeed"):
             train(run_of(folder, "zero1", f"evil_{where}"))
     else:

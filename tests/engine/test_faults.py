@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from toolkit import checkpoint, config
+from toolkit.agreement import NonFiniteLoss
 from toolkit.config import Checkpoint, Data, Logging, Optim, Run, Student, Teacher
 from toolkit.config.losses import QueuePVL
 from toolkit.errors import CheckpointError, ConfigError
-from toolkit.meter import NonFiniteLoss
 from toolkit.playground.prepare import TEACHER
 from toolkit.playground.shards import write_world
 from toolkit.train import train

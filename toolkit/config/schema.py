@@ -144,7 +144,26 @@ class Checkpoint:
     every_steps: int = 1000
     """0: only at the end."""
     keep_last: int = 3
-    """Older ones are removed, except the best."""
+    """Older ones are removed, except the best and those of `keep_every_steps`."""
+    keep_every_steps: int = 0
+    """Those at a multiple of it are kept for good; 0: none."""
+    background: bool = True
+    """Write while training goes on: a step waits for a copy to host memory only."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What a run does when a number is none, and when it takes itself for hung or slow."""
+
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is not finite does: stop the run before the update, or leave that update out and count it."""
+    nonfinite_limit: int = 10
+    """So many such steps in a row stop the run, with skip too."""
+    hang_seconds: float = 600.0
+    """A step's phase that takes longer ends the run with the stacks of all ranks (six times as long for the set-up, an
+    evaluation or a checkpoint); 0: never."""
+    slow_fraction: float = 0.25
+    """A rank that holds up the others by more than this share of a step is named at the next log line."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +232,11 @@ class Run:
     out_dir: str = ""
     stop_at_step: int | None = None
     """End this launch after that many steps, with a checkpoint; the schedule still spans `steps`."""
+    max_hours: float | None = None
+    """End this launch with a checkpoint after so many hours; null: when it is done, or the job's time limit is near."""
+    time_margin_seconds: float = 300.0
+    """How long before the job's time limit (DIME_JOB_END) to save and stop when no signal came."""
+    faults: Faults = field(default_factory=Faults)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     logging: Logging = field(default_factory=Logging)
     evaluation: Evaluation = field(default_factory=Evaluation)

@@ -84,6 +84,7 @@ def wrong_numbers(run: Run) -> Iterator[str]:
         "logging.every_steps": run.logging.every_steps,
         "evaluation.batch_size": run.evaluation.batch_size,
         "checkpoint.keep_last": run.checkpoint.keep_last,
+        "faults.nonfinite_limit": run.faults.nonfinite_limit,
         "stop_at_step": run.stop_at_step,
         **{f"evaluation.sets.{name}.max_samples": chosen.max_samples for name, chosen in run.evaluation.sets.items()},
     }
@@ -95,6 +96,10 @@ def wrong_numbers(run: Run) -> Iterator[str]:
         "optim.weight_decay": optim.weight_decay,
         "optim.gradient_clipping": optim.gradient_clipping,
         "checkpoint.every_steps": run.checkpoint.every_steps,
+        "checkpoint.keep_every_steps": run.checkpoint.keep_every_steps,
+        "faults.hang_seconds": run.faults.hang_seconds,
+        "faults.slow_fraction": run.faults.slow_fraction,
+        "time_margin_seconds": run.time_margin_seconds,
         "evaluation.every_steps": run.evaluation.every_steps,
         "optim.warmup_lr": optim.warmup_lr,
         "optim.min_lr": optim.min_lr,
@@ -103,6 +108,8 @@ def wrong_numbers(run: Run) -> Iterator[str]:
         **{f"losses.{name}.weight": term.weight for name, term in run.losses.items()},
     }
     yield from (f"{key} ({value}) must not be negative" for key, value in not_negative.items() if value < 0)
+    if run.max_hours is not None and not run.max_hours > 0:
+        yield f"max_hours ({run.max_hours}) must be above 0, or null for no limit"
     if not data.cache_gigabytes > 0:
         yield f"data.cache_gigabytes ({data.cache_gigabytes}) must be above 0, and hold the shards that are read at one time"
     if optim.warmup_steps and optim.warmup_steps >= run.steps:

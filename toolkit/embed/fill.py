@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from toolkit import heartbeat, signals
 from toolkit.data.convert.progress import Progress
 from toolkit.data.images import BadSample
 from toolkit.data.shards import Shard, ShardPath, scan_shard
@@ -150,6 +151,8 @@ def fill(
     for batch in without_worker_traceback(loader):
         tally.waited += time.monotonic() - asked
         embed_batch(batch, pool, store, shard, tally)
+        heartbeat.alive()
+        signals.stop_here("embedding")  # shards that are complete are kept
         if progress:
             progress.add(len(batch.rows))
         asked = time.monotonic()

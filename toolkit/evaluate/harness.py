@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit import config, distributed
+from toolkit import config, distributed, heartbeat
 from toolkit.config import Preprocess
 from toolkit.data.cache import ShardCache
 from toolkit.errors import DataError
@@ -88,6 +88,7 @@ class Harness:
         data = self._data[key]
         features, labels, captions = [], [], []
         for batch in rank_loader(data, self.evaluation.batch_size, self.workers):
+            heartbeat.alive()
             features.append(encoder.encode_image(batch["model_images"]))
             labels.append(batch.get("label", torch.zeros(0, dtype=torch.int64)))
             captions += batch.get("caption", [])
