@@ -13,8 +13,8 @@ LAYERS = (
     ("embeddings", "distributed"),
     ("models", "losses", "kernels", "data", "schedules"),
     ("distiller", "engine", "checkpoint", "metrics", "meter", "facts", "first_batch", "step", "embed", "reshape"),
-    ("train", "evaluate", "report", "calibrate", "corpus", "export", "playground", "profile"),
-    ("cli", "cli_embed", "cli_profile", "cli_select", "cli_shards", "launch", "recipe", "build_ops"),
+    ("train", "evaluate", "report", "calibrate", "corpus", "doctor", "export", "playground", "profile"),
+    ("cli", "cli_doctor", "cli_embed", "cli_profile", "cli_select", "cli_shards", "launch", "recipe", "build_ops"),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 SIDEWAYS = {
@@ -23,6 +23,8 @@ SIDEWAYS = {
     ("train", "report"),
     ("calibrate", "report"),
     ("corpus", "report"),
+    ("doctor", "train"),
+    ("doctor", "evaluate"),
 }
 """Imports between parts of layer 2 or of layer 4 that are allowed; within the other layers all are."""
 ONLY = {"deepspeed": {"engine", "checkpoint", "distributed"}, "webdataset": {"data"}}
