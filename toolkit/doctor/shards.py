@@ -240,6 +240,27 @@ def judge(found: Facts, context: Context) -> list[Row]:
     return rows
 
 
+def judge_training(found: Facts, context: Context) -> list[Row]:
+    """The same, and whether each stream fills a batch."""
+    rows = judge(found, context)
+    first = [facts for rank, facts in found.items() if context.hosts[rank] == context.hosts[min(found)]]
+    batches = {
+        "image": context.batch.global_images,
+        "text": context.batch.global_texts,
+        "pair": context.batch.global_images,
+    }
+    for kind, wanted in batches.items():
+        looks = [look for facts in first for key, look in facts.items() if key.startswith(f"data.{kind}")]
+        if not looks or any(look["samples"] < 0 or not look["shards"] for look in looks):
+            continue
+        total = sum(look["samples"] for look in looks)
+        if total < wanted:
+            todo = "lower data.global_batch_size or data.text_batch_size, or add shards"
+            seen = f"{total:,} samples"
+            rows.append(Row(f"data.{kind}s", context.where(found), seen, f"{wanted:,}, a global batch", "bad", todo))
+    return rows
+
+
 def in_words(looks: Facts, context: Context) -> str:
     """What was seen on the first host; the others saw the same shards."""
     first = [look for rank, look in looks.items() if context.hosts[rank] == context.hosts[min(looks)]]
@@ -258,5 +279,5 @@ def in_words(looks: Facts, context: Context) -> str:
     return ", ".join([*parts, f"{total['decoded']:,} fields decoded"])
 
 
-CHECK = Check("shards", "training shards against their index", measure_training, judge, seconds=900)
+CHECK = Check("shards", "training shards against their index", measure_training, judge_training, seconds=900)
 EVALUATION = Check("evaluation", "evaluation sets and classes", measure_evaluation, judge, seconds=600)
