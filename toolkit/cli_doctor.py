@@ -43,6 +43,7 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
     add("--skip", default="", metavar="NAME,...", help="checks to leave out, and those that need them")
     add("--deep", action="store_true", help="read every local shard and compare its hash; fetch a remote one")
     add("--limit", type=float, default=None, metavar="SECONDS", help="for each check (default: see --list)")
+    add("--wait", type=float, default=120.0, metavar="SECONDS", help="for all ranks to come (default 120)")
     add("--list", action=ListChecks, nargs=0, help="name the checks and leave")
     add("--json", action="store_true", help="print one JSON object as the last line")
     add("overrides", nargs="*", help="key=value, as for the recipe")
@@ -55,8 +56,9 @@ def run_doctor(words: argparse.Namespace, argv: Sequence[str]) -> None:
     from toolkit.recipe import load_defaults
 
     launched = "RANK" in os.environ or "SLURM_STEP_ID" in os.environ
-    if words.limit is not None and not words.limit > 0:
-        raise ConfigError(f"--limit ({words.limit:g}) must be above 0")
+    for name, seconds in (("--limit", words.limit), ("--wait", words.wait)):
+        if seconds is not None and not seconds > 0:
+            raise ConfigError(f"{name} ({seconds:g}) must be above 0")
     run = resolve(load_defaults(words.recipe), words.overrides)
     load_ds_config(run.deepspeed)
     if words.ranks < 0 or (words.ranks and launched and words.ranks != world_size_from_environment()):
@@ -70,7 +72,7 @@ def run_doctor(words: argparse.Namespace, argv: Sequence[str]) -> None:
     from toolkit.launch import leave
 
     skip = tuple(name for name in words.skip.split(",") if name)
-    code = doctor(run, Options(skip, words.deep, words.limit, words.json))
-    if launched:
+    code = doctor(run, Options(skip, words.deep, words.limit, words.wait, words.json))
+    if world_size_from_environment() > 1:
         leave(code)
     sys.exit(code)

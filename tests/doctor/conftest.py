@@ -10,6 +10,13 @@ from toolkit.config import Run
 from toolkit.playground.shards import write_world
 
 
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training in this process leaves its ranks in the environment."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def kept_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Not to be changed."""

@@ -106,7 +106,7 @@ def test_a_taken_port(kept_world: Path, tmp_path: Path, monkeypatch: pytest.Monk
             monkeypatch.setenv(name, str(value))
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
         with pytest.raises(ConfigError, match=r"port \d+ is taken"):
-            doctor(playground_run(kept_world, tmp_path / "run"), Options(limit=5.0))
+            doctor(playground_run(kept_world, tmp_path / "run"), Options(wait=5.0))
 
 
 ROWS = [

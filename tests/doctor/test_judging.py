@@ -1,5 +1,6 @@
 """What rank 0 makes of facts that other ranks might report: the odd one out is named, and nobody else."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,20 @@ def test_a_problem_that_several_ranks_see_is_one_row(run: Run) -> None:
     said = {"what": "teacher.store=/s", "found": "of another", "verdict": "bad", "todo": "embed"}
     row = only(stores.judge({0: [said], 1: None, 2: [said], 3: None}, crew(run, HOSTS)))
     assert row.where == "ranks 0, 2 (a, b)" and row.verdict == "bad"
+
+
+def test_the_cache_must_hold_what_it_may(run: Run) -> None:
+    """Copies that lie there already count."""
+    remote = replace(run, data=replace(run.data, cache_gigabytes=10.0))
+    one = {
+        "folder": "/x",
+        "write": 1e9,
+        "read": 1e9,
+        "same": True,
+        "free": 6 * 10**9,
+        "taken": 4 * 10**9,
+        "measured": True,
+    }
+    assert not_good(disk.judge({0: {"data.cache_dir": one}}, crew(remote, ("a",)))) == []
+    row = only(disk.judge({0: {"data.cache_dir": one | {"taken": 0}}}, crew(remote, ("a",))))
+    assert row.verdict == "bad" and row.wanted == "data.cache_gigabytes=10" and row.found.startswith("6.0 GB")

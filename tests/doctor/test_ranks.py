@@ -76,7 +76,7 @@ def test_a_sum_that_never_comes(kept_world: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_rank_that_never_comes(kept_world: Path, tmp_path: Path) -> None:
     """It is named; the others are looked at."""
-    seen = look(write_recipe(tmp_path, kept_world), "--skip", LIGHT, "--limit", "5", start=1)
+    seen = look(write_recipe(tmp_path, kept_world), "--skip", LIGHT, "--wait", "5", start=1)
     row = seen.bad()["ranks: ranks by host"]
     assert (row["where"], row["found"]) == ("rank 1 (host unknown)", "did not come within 5 s") and seen.codes == [1]
 
@@ -87,7 +87,7 @@ def test_a_rank_that_rank_0_never_answers(kept_world: Path, tmp_path: Path) -> N
     env = environment(
         RANK="1", LOCAL_RANK="1", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="9", WOUNDS="",
     )  # fmt: skip
-    words = [sys.executable, str(WORKER), "doctor", str(write_recipe(tmp_path, kept_world)), "--limit", "3"]
+    words = [sys.executable, str(WORKER), "doctor", str(write_recipe(tmp_path, kept_world)), "--wait", "3"]
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "cannot talk" in done.stderr and "Traceback" not in done.stderr
 

@@ -20,9 +20,6 @@ from toolkit.doctor.turns import Leader, follow
 from toolkit.errors import ConfigError
 from toolkit.registry import did_you_mean
 
-JOIN_SECONDS = 120.0
-"""For all ranks to come: the slowest has to import torch from a cold disk."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -31,7 +28,9 @@ class Options:
     skip: tuple[str, ...] = ()
     deep: bool = False
     limit: float | None = None
-    """Seconds for each check and for the ranks to come, instead of their own."""
+    """Seconds for each check, instead of its own."""
+    wait: float = 120.0
+    """Seconds for all ranks to come: the slowest has to import torch from a cold disk."""
     as_json: bool = False
 
 
@@ -44,13 +43,14 @@ def doctor(run: Run, options: Options) -> int:
     chosen = chosen_checks(options.skip)
     load_ds_config(run.deepspeed)
     batch = batch_arithmetic(run, world_size_from_environment())
-    find_ranks()
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    patience = options.limit or JOIN_SECONDS
+    rank, world = 0, batch.world_size
+    if world > 1:
+        find_ranks()
+        rank = int(os.environ["RANK"])
     try:
-        board = Board(open_store(rank, world, patience), rank)
+        board = Board(open_store(rank, world, options.wait), rank)
         board.post(f"here/{rank}", os.environ.get("SLURMD_NODENAME") or platform.node())
-        hosts, nonce = met(board, world, patience)
+        hosts, nonce = met(board, world, options.wait)
         context = Context(run, batch, rank, distributed.device(), hosts, board, nonce, options.deep, options.limit)
         if rank:
             code = follow(context, CHECKS)
@@ -81,7 +81,7 @@ def met(board: Board, world: int, seconds: float) -> tuple[dict[int, str], str]:
 def lead(context: Context, chosen: Sequence[Check], options: Options, start: float) -> int:
     """Rank 0: all checks, the table, and the word to go."""
     leader = Leader(context, say=lambda text: print(text, end="", file=sys.stderr, flush=True))
-    rows = came(context, options.limit or JOIN_SECONDS)
+    rows = came(context, options.wait)
     try:
         rows += leader.run(chosen)
     finally:

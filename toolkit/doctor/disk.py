@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.config import Run, shards_of
-from toolkit.data.cache import cache_of
+from toolkit.data.cache import GIGABYTE, cache_of
 from toolkit.doctor.check import Check, Context, Facts, Row, gibibytes
 
 BYTES = 64 << 20
@@ -65,7 +65,15 @@ def speed(folder: Path, name: str, size: int) -> dict[str, Any]:
         free = shutil.disk_usage(folder).free
     finally:
         path.unlink(missing_ok=True)
-    return {"write": size / written, "read": size / read, "same": same, "free": free, "measured": size > 1}
+    taken = sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
+    return {
+        "taken": taken,
+        "write": size / written,
+        "read": size / read,
+        "same": same,
+        "free": free,
+        "measured": size > 1,
+    }
 
 
 def judge(found: Facts, context: Context) -> list[Row]:
@@ -81,6 +89,8 @@ def judge(found: Facts, context: Context) -> list[Row]:
                 reasons.setdefault((facts[name]["folder"], "other bytes came back than were written"), []).append(rank)
             elif facts[name]["measured"]:
                 rows.append(measured(name, facts[name], context.where([rank])))
+                if name == "data.cache_dir":
+                    rows.append(cache_room(context.run, facts[name], context.where([rank])))
         rows += [
             Row(
                 f"{name}={folder}", context.where(ranks), why, "a folder that can be written", "bad",
@@ -98,6 +108,16 @@ def measured(name: str, facts: Any, where: str) -> Row:
     todo = f"checkpoints will take long: set {name} to a faster disk" if slow else ""
     wanted = f"{SLOW_BYTES_PER_SECOND / 1e6:.0f} MB/s"
     return Row(f"{name}={facts['folder']}", where, shown, wanted, "warn" if slow else "good", todo)
+
+
+def cache_room(run: Run, facts: Any, where: str) -> Row:
+    """May the copies of remote shards take what they are allowed to."""
+    wanted, has = run.data.cache_gigabytes * GIGABYTE, facts["free"] + facts["taken"]
+    about = f"data.cache_gigabytes={run.data.cache_gigabytes:g}"
+    shown = f"{has / GIGABYTE:,.1f} GB free or filled with copies"
+    if has >= wanted:
+        return Row("room for copies", where, shown, about)
+    return Row("room for copies", where, shown, about, "bad", "lower it to what the disk has, or set data.cache_dir")
 
 
 def show(context: Context) -> None:

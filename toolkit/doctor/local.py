@@ -1,6 +1,7 @@
 """Several ranks of the doctor on this machine. Not torchrun: it ends all as soon as one does, and with them the report."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ def start_ranks(ranks: int, words: Sequence[str]) -> int:
         "OMP_NUM_THREADS": threads,
     }  # fmt: skip
     started: list[subprocess.Popen[bytes]] = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # through the `finally` below
     try:
         for rank in range(ranks):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}

@@ -243,7 +243,10 @@ def judge(found: Facts, context: Context) -> list[Row]:
 def judge_training(found: Facts, context: Context) -> list[Row]:
     """The same, and whether each stream fills a batch."""
     rows = judge(found, context)
-    first = [facts for rank, facts in found.items() if context.hosts[rank] == context.hosts[min(found)]]
+    here = [rank for rank, host in context.hosts.items() if host == context.hosts[min(found)]]
+    first = [found[rank] for rank in here if rank in found]
+    if len(first) < len(here):
+        return rows  # nobody has seen the shares of the others
     batches = {
         "image": context.batch.global_images,
         "text": context.batch.global_texts,
