@@ -12,7 +12,18 @@ import torch
 import torch.distributed as dist
 from launch_ranks import environment, free_port
 
-from toolkit.config import FIELD_PRESETS, Batch, Data, EvalSet, Evaluation, Run, Student, Teacher, batch_arithmetic
+from toolkit.config import (
+    FIELD_PRESETS,
+    Batch,
+    Data,
+    EvalSet,
+    Evaluation,
+    Optim,
+    Run,
+    Student,
+    Teacher,
+    batch_arithmetic,
+)
 from toolkit.doctor.board import Board
 from toolkit.doctor.check import Context, Row
 from toolkit.doctor.checks import CHECKS
@@ -21,7 +32,7 @@ from toolkit.playground.prepare import TEACHER
 
 WORKER = Path(__file__).with_name("worker.py")
 RECIPE = """\
-from toolkit.config import FIELD_PRESETS, Data, EvalSet, Evaluation, Run, Student, Teacher
+from toolkit.config import FIELD_PRESETS, Data, EvalSet, Evaluation, Optim, Run, Student, Teacher
 from toolkit.playground.prepare import TEACHER
 
 DEFAULTS = Run(
@@ -30,6 +41,7 @@ DEFAULTS = Run(
     student=Student(name="toolkit.playground.towers:scene_student", kwargs=dict(width=8)),
     losses=dict(FIELD_PRESETS["dimefm"]),
     data=Data(images={world!r} + "/train_images", texts={world!r} + "/train_texts", global_batch_size=16),
+    optim=Optim(warmup_steps=1),
     steps=10,
     precision="fp32",
     workers=0,
@@ -55,6 +67,7 @@ def playground_run(world: Path, out_dir: Path) -> Run:
         student=Student(name="toolkit.playground.towers:scene_student", kwargs={"width": 8}),
         losses=dict(FIELD_PRESETS["dimefm"]),
         data=Data(images=str(world / "train_images"), texts=str(world / "train_texts"), global_batch_size=16),
+        optim=Optim(warmup_steps=1),
         steps=10,
         precision="fp32",
         workers=0,

@@ -144,7 +144,9 @@ def test_remote_shards(run: Run, world: Path, site: Site, tmp_path: Path) -> Non
     absent = replace(remote, data=replace(data, images=f"{site.url}/train_images/{{00000..00009}}.tar"))
     row = only(rows_of(absent, "shards"))
     assert row.verdict == "bad" and "not to be had" in row.found
-    assert {row.what.partition("=")[0] for row in rows_of(remote, "disk")} == {"out_dir", "data.cache_dir"}
+    assert {row.what.partition("=")[0] for row in rows_of(remote, "disk")} == {
+        "out_dir", "data.cache_dir", "room for copies",
+    }  # fmt: skip
 
 
 def test_evaluation_sets(run: Run, world: Path) -> None:
@@ -230,7 +232,7 @@ def test_limits_of_this_process(run: Run) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert (row.what, row.found, row.verdict) == ("open files", "400", "bad")
     many = replace(run, workers=500)
-    assert {row.what for row in not_good(rows_of(many, "limits"))} >= {"open files", "cores per rank"}
+    assert {row.what for row in not_good(rows_of(many, "limits"))} >= {"cores per rank"}
 
 
 def test_weights_that_are_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +349,7 @@ def test_a_check_that_hangs(run: Run) -> None:
 
 def test_what_a_check_exits_with_is_caught() -> None:
     """No library ends the doctor."""
-    assert within(5, lambda: os.sys.exit(3)) == {"error": "SystemExit: 3"}
+    assert within(5.0, lambda: os.sys.exit(3)) == {"error": "SystemExit: 3"}
 
 
 def test_the_playground_run_is_the_recipe(tmp_path: Path) -> None:

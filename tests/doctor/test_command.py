@@ -139,9 +139,9 @@ def test_the_table(tmp_path: Path) -> None:
 def test_who_came(tmp_path: Path) -> None:
     """Ranks by host; the absent are named."""
     context = crew(playground_run(tmp_path, tmp_path), ("a", "a", "b", "b"))
-    assert came(context, 5)[0].found == "a: 2, b: 2"
+    assert came(context, 5.0)[0].found == "a: 2, b: 2"
     del context.hosts[3]
-    (row,) = came(context, 5)
+    (row,) = came(context, 5.0)
     assert (row.verdict, row.where) == ("bad", "rank 3 (host unknown)")
 
 

@@ -93,6 +93,6 @@ class Check:
     """On rank 0, before the others begin."""
 
 
-def gibibytes(size: float) -> str:
+def gibibytes(size: int) -> str:
     """`1.5 GiB`, or MiB where that is little."""
     return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"

@@ -76,4 +76,4 @@ def shown(tflops: float) -> str:
     return f"{tflops:,.0f} TFLOP/s" if tflops >= 10 else f"{1000 * tflops:,.0f} GFLOP/s"
 
 
-CHECK = Check("compute", "speed of matrix products, all ranks at once", measure, judge, seconds=120)
+CHECK = Check("compute", "speed of matrix products, all ranks at once", measure, judge, seconds=120.0)

@@ -182,9 +182,9 @@ def judge_resume(found: Facts, context: Context) -> list[Row]:
     return [Row(what, context.where([0]), shown, "", "warn" if torn else "good", todo)] if shown else []
 
 
-BUILD = Check("models", "teacher, student and losses are built", build, judge_build, seconds=900)
+BUILD = Check("models", "teacher, student and losses are built", build, judge_build, seconds=900.0)
 BATCH = Check(
-    "batch", "one fake batch forward and backward at full size", fake_batch, judge_batch, seconds=600, together=True, needs=("models",)
+    "batch", "one fake batch forward and backward at full size", fake_batch, judge_batch, seconds=600.0, together=True, needs=("models",)
 )  # fmt: skip
-ROOM = Check("room", "disk for the checkpoints", room, judge_room, seconds=120, needs=("models",))
-RESUME = Check("resume", "what lies in out_dir already", resume, judge_resume, seconds=600)
+ROOM = Check("room", "disk for the checkpoints", room, judge_room, seconds=120.0, needs=("models",))
+RESUME = Check("resume", "what lies in out_dir already", resume, judge_resume, seconds=600.0)

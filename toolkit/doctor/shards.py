@@ -13,7 +13,7 @@ from toolkit.data.images import decode_image
 from toolkit.data.index import INDEX_NAME, IndexEntry, read_index
 from toolkit.data.remote import RemoteShard, is_remote, split_pattern
 from toolkit.data.shards import Shard, ShardPath, expand_shards, scan_shard
-from toolkit.doctor.check import Check, Context, Facts, Row, gibibytes
+from toolkit.doctor.check import Check, Context, Facts, Row, Verdict, gibibytes
 from toolkit.errors import DataError
 from toolkit.evaluate.sets import IMAGES, read_classes
 
@@ -114,7 +114,8 @@ def look_at(wanted: Wanted, context: Context) -> Look:
             compare(look, path, indexes[path.parent], deep=context.deep)
     remote = [path for path in mine if isinstance(path, RemoteShard)]
     local = [path for path in mine if not isinstance(path, RemoteShard)]
-    for path in [*spread(local, OPENED), *(remote[:1] if context.deep else [])]:
+    looked_into: list[ShardPath] = [*spread(local, OPENED), *(remote[:1] if context.deep else [])]
+    for path in looked_into:
         read_samples(look, path, wanted, context.run.data)
     return look
 
@@ -224,17 +225,16 @@ def judge(found: Facts, context: Context) -> list[Row]:
     rows: list[Row] = []
     for key in dict.fromkeys(key for facts in found.values() for key in facts):
         looks = {rank: facts[key] for rank, facts in found.items()}
-        problems: dict[tuple[str, ...], list[int]] = {}
+        problems: dict[tuple[Any, ...], list[int]] = {}
         for rank, look in looks.items():
             for problem in look["problems"]:
                 problems.setdefault(tuple(problem), []).append(rank)
         for (verdict, shard, seen, wanted, todo), ranks in list(problems.items())[:TOLD]:
-            rows.append(Row(shard, context.where(ranks), seen, wanted, verdict, todo))  # type: ignore[arg-type]
+            rows.append(Row(shard, context.where(ranks), seen, wanted, verdict, todo))
         if len(problems) > TOLD:
-            verdict = "bad" if any(problem[0] == "bad" for problem in problems) else "warn"
-            rows.append(
-                Row(key, context.where(found), f"{len(problems) - TOLD} more such shards", "", verdict, COPY_AGAIN)
-            )
+            worst: Verdict = "bad" if any(problem[0] == "bad" for problem in problems) else "warn"
+            more = f"{len(problems) - TOLD} more such shards"
+            rows.append(Row(key, context.where(found), more, "", worst, COPY_AGAIN))
         if not problems:
             rows.append(Row(key, context.where(looks), in_words(looks, context)))
     return rows
@@ -282,5 +282,5 @@ def in_words(looks: Facts, context: Context) -> str:
     return ", ".join([*parts, f"{total['decoded']:,} fields decoded"])
 
 
-CHECK = Check("shards", "training shards against their index", measure_training, judge_training, seconds=900)
-EVALUATION = Check("evaluation", "evaluation sets and classes", measure_evaluation, judge, seconds=600)
+CHECK = Check("shards", "training shards against their index", measure_training, judge_training, seconds=900.0)
+EVALUATION = Check("evaluation", "evaluation sets and classes", measure_evaluation, judge, seconds=600.0)

@@ -81,23 +81,13 @@ def free_at(folder: Path) -> int:
 
 def judge(found: Facts, context: Context) -> list[Row]:
     """Each row once, with the hosts that see it so."""
-    seen: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    seen: dict[tuple[tuple[str, Any], ...], list[int]] = {}
     for rank, rows in found.items():
         for row in rows or []:
             seen.setdefault(tuple(row.items()), []).append(rank)
     if not seen:
         return [Row("teacher.store", context.where(found), "the run has none: the teacher runs at every step")]
-    return [
-        Row(
-            row["what"],
-            context.where(ranks),
-            row["found"],
-            row.get("wanted", ""),
-            row.get("verdict", "good"),
-            row.get("todo", ""),
-        )  # type: ignore[arg-type]
-        for row, ranks in ((dict(items), ranks) for items, ranks in seen.items())
-    ]
+    return [Row(where=context.where(ranks), **dict(row)) for row, ranks in seen.items()]
 
 
-CHECK = Check("store", "stored embeddings are of this teacher", measure, judge, seconds=1800, needs=("models",))
+CHECK = Check("store", "stored embeddings are of this teacher", measure, judge, seconds=1800.0, needs=("models",))

@@ -51,7 +51,8 @@ def reason(error: BaseException) -> str:
     """A user's mistake in its own words; of anything else the type and the place too."""
     if isinstance(error, ToolkitError):
         return str(error)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(TOOLKIT)]
+    passed = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in passed if frame.filename.startswith(TOOLKIT) and frame.filename != __file__]
     at = f" (at {Path(frames[-1].filename).relative_to(Path(TOOLKIT).parent)}:{frames[-1].lineno})" if frames else ""
     first = (str(error).strip().splitlines() or [""])[0][:300]
     return f"{type(error).__name__}: {first}{at}"
