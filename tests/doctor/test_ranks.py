@@ -27,6 +27,7 @@ def test_two_healthy_ranks(kept_world: Path, tmp_path: Path) -> None:
     assert "Traceback" not in "".join(seen.outputs)
 
 
+@pytest.mark.slow
 def test_a_rank_with_many_wounds(kept_world: Path, tmp_path: Path) -> None:
     """Each is found, named with its rank, and nothing else is."""
     seen = look(
