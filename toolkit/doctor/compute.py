@@ -11,8 +11,8 @@ from toolkit.doctor.check import Check, Context, Facts, Row
 SLOW = 0.85
 """Of the median: slower ranks hold up all others at every step."""
 CPU_SIDE, GPU_SIDE = 1024, 8192
-REPEATS = 7
-"""The best counts: what disturbs a rank now and then is no fault of its device."""
+REPEATS, SECONDS = 7, 2.0
+"""At least so many and so long; the best counts: what disturbs a rank now and then is no fault of its device."""
 
 
 def measure(context: Context) -> dict[str, Any]:
@@ -23,8 +23,9 @@ def measure(context: Context) -> dict[str, Any]:
     generator = torch.Generator(context.device).manual_seed(0)
     left, right = (torch.randn(side, side, device=context.device, generator=generator).to(dtype) for _ in range(2))
     first, batch = left @ right, 10 if on_gpu else 1
-    times = []
-    for _ in range(REPEATS):
+    times: list[float] = []
+    begun = time.perf_counter()
+    while len(times) < REPEATS or time.perf_counter() - begun < SECONDS:
         wait(context.device)
         start = time.perf_counter()
         for _ in range(batch):

@@ -271,7 +271,7 @@ def in_words(looks: Facts, context: Context) -> str:
     shards = max(look["shards"] for look in first)
     if not shards:
         return "as it should be"
-    parts = [f"{shards:,} shards"]
+    parts = [f"{shards:,} shard{'s' * (shards > 1)}"]
     if all(look["samples"] >= 0 for look in first):
         parts.append(f"{sum(look['samples'] for look in first):,} samples")
     if total["remote"]:
