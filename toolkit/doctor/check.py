@@ -91,6 +91,8 @@ class Check:
     """Checks that must have ended well on a rank before this one."""
     before: Callable[[Context], None] | None = None
     """On rank 0, before the others begin."""
+    better: Callable[[Any, Any], Any] | None = None
+    """Of two measurements of a rank the one that counts: where not all is good, all ranks measure again."""
 
 
 def gibibytes(size: int) -> str:

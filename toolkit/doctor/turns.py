@@ -18,13 +18,15 @@ from toolkit.errors import ToolkitError
 BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 30.0
 """Without a beat, after which a rank is given up."""
+AGAIN = 2
+"""Further measurements before a rank is blamed, of checks that may be disturbed."""
 PATIENCE_SECONDS = 600.0
 """That a rank waits for rank 0 beyond the longest check."""
 TOOLKIT = str(Path(__file__).parents[1])
 
 
 def within(seconds: float, action: Callable[[], Any], alive: Callable[[], object] = lambda: None) -> dict[str, Any]:
-    """`{"facts": ...}`, or `{"error": ..., "hung": ...}`; `alive` is called now and then meanwhile.
+    """`{"facts": ...}`, or `{"error": ..., "mistake": is it the user's}`; `alive` is called now and then meanwhile.
 
     The action runs in a thread of its own, which is left behind where it does not end.
     """
@@ -34,7 +36,7 @@ def within(seconds: float, action: Callable[[], Any], alive: Callable[[], object
         try:
             box["facts"] = action()
         except BaseException as error:
-            box["error"] = reason(error)
+            box.update({"error": reason(error), "mistake": isinstance(error, ToolkitError)})
 
     thread = threading.Thread(target=work, daemon=True)
     deadline = time.monotonic() + seconds
@@ -44,7 +46,7 @@ def within(seconds: float, action: Callable[[], Any], alive: Callable[[], object
         alive()
     if box:
         return dict(box)
-    return {"error": f"did not end within {seconds:.0f} s{place_of(thread)}", "hung": True}
+    return {"error": f"did not end within {seconds:.0f} s{place_of(thread)}", "mistake": False}
 
 
 def reason(error: BaseException) -> str:
@@ -134,21 +136,40 @@ class Leader:
             first = check.before
             begun = within(limit_of(check, self.context), lambda: first(self.context))
             if "error" in begun:
-                return [self.broken({0}, begun["error"])]
+                return [self.broken({0}, begun["error"], check.about if begun["mistake"] else "")]
+        facts, rows = self.measured(check)
+        judged = self.judged(check, facts)
+        for _ in range(AGAIN if check.better is not None else 0):
+            if rows or all(row.verdict == "good" for row in judged):
+                break
+            more, rows = self.measured(check)
+            facts = {
+                rank: check.better(facts[rank], one) for rank, one in more.items() if check.better and rank in facts
+            }
+            judged = self.judged(check, facts)
+        self.failed[check.name] = everyone - set(facts)
+        self.stuck = self.stuck or (check.together and bool(self.failed[check.name]))
+        return rows + judged
+
+    def measured(self, check: Check) -> tuple[Facts, list[Row]]:
+        """Facts of the ranks that could measure, rows for the others."""
         answers, silent = self.ask(check)
         rows = [] if not silent else [self.broken(silent, f"no sign of life for {self.silence(check):.0f} s")]
         reasons: dict[str, set[int]] = {}
         for rank, found in answers.items():
             if "error" in found:
                 reasons.setdefault(found["error"], set()).add(rank)
-        rows += [self.broken(ranks, why) for why, ranks in reasons.items()]
-        facts = {rank: found["facts"] for rank, found in sorted(answers.items()) if "error" not in found}
-        self.failed[check.name] = everyone - set(facts)
-        self.stuck = self.stuck or (check.together and bool(self.failed[check.name]))
+        for why, ranks in reasons.items():
+            mistake = any(answers[rank].get("mistake") for rank in ranks)
+            rows.append(self.broken(ranks, why, check.about if mistake else ""))
+        return {rank: found["facts"] for rank, found in sorted(answers.items()) if "error" not in found}, rows
+
+    def judged(self, check: Check, facts: Facts) -> list[Row]:
+        """What the check makes of them."""
         try:
-            return rows + (check.judge(facts, self.context) if facts else [])
+            return check.judge(facts, self.context) if facts else []
         except Exception as error:
-            return [*rows, self.broken({0}, reason(error))]
+            return [self.broken({0}, reason(error))]
 
     def obstacle(self, check: Check) -> str:
         """Why a check cannot be asked, or an empty string."""
@@ -192,9 +213,11 @@ class Leader:
         """How long a rank may be silent."""
         return max(2 * BEAT_SECONDS, min(SILENCE_SECONDS, limit_of(check, self.context)))
 
-    def broken(self, ranks: set[int], why: str) -> Row:
-        """A check that failed itself."""
+    def broken(self, ranks: set[int], why: str, about: str = "") -> Row:
+        """A check that failed itself; with `about`, one that met a user's mistake."""
         where = self.context.where(ranks)
+        if about:
+            return Row(about, where, why, verdict="bad")
         silent = bool(ranks & self.lost)
         todo = "look at that process and its node (is it stopped, out of memory, is the network up?)" if silent else ""
         return Row("the check itself", where, why, "an answer", "bad", todo)
