@@ -25,8 +25,19 @@ LAYERS = (
         "reshape",
         "agreement",
     ),
-    ("train", "evaluate", "report", "calibrate", "corpus", "export", "playground", "profile"),
-    ("cli", "cli_checkpoints", "cli_embed", "cli_profile", "cli_select", "cli_shards", "launch", "recipe", "build_ops"),
+    ("train", "evaluate", "report", "calibrate", "corpus", "doctor", "export", "playground", "profile"),
+    (
+        "cli",
+        "cli_checkpoints",
+        "cli_doctor",
+        "cli_embed",
+        "cli_profile",
+        "cli_select",
+        "cli_shards",
+        "launch",
+        "recipe",
+        "build_ops",
+    ),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 SIDEWAYS = {
@@ -35,6 +46,8 @@ SIDEWAYS = {
     ("train", "report"),
     ("calibrate", "report"),
     ("corpus", "report"),
+    ("doctor", "train"),
+    ("doctor", "evaluate"),
 }
 """Imports between parts of layer 2 or of layer 4 that are allowed; within the other layers all are."""
 ONLY = {"deepspeed": {"engine", "checkpoint", "distributed"}, "webdataset": {"data"}}

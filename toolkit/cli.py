@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit.cli_checkpoints import add_checkpoints, run_checkpoints
+from toolkit.cli_doctor import add_doctor, run_doctor
 from toolkit.cli_embed import add_embed, run_embed
 from toolkit.cli_profile import add_profile, run_profile
 from toolkit.cli_select import add_options, run_select
@@ -41,6 +42,7 @@ def dispatch(argv: Sequence[str]) -> None:
         "report": run_report,
         "calibrate": run_calibrate,
         "checkpoints": run_checkpoints,
+        "doctor": lambda words: run_doctor(words, given),
         "profile": run_profile,
         "select": run_select,
         "students": run_students,
@@ -89,6 +91,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add_profile(verbs.add_parser("profile", help="how fast one core feeds a run, and how many cores a GPU needs"))
+
+    add_doctor(
+        verbs.add_parser("doctor", help="check every node before a long run: one table, red where something is bad")
+    )
 
     add_options(
         verbs.add_parser("select", help="choose the sentences to distil on: visually grounded ones, or a baseline")

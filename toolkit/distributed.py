@@ -24,6 +24,22 @@ def init() -> None:
     """
     if dist.is_initialized():
         return
+    adopt_ranks()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(device())
+    try:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise ConfigError(
+            f"port {os.environ['MASTER_PORT']} is taken, probably by another run on this machine; choose another: "
+            "deepspeed --master_port=29501 ..."
+        ) from error
+
+
+def adopt_ranks() -> None:
+    """RANK, LOCAL_RANK, WORLD_SIZE and MASTER_* of this process from its launcher's, `srun`'s, or as those of the only one."""
     if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "SLURM_STEP_ID" in os.environ:
         for name, source in (("RANK", "PROCID"), ("LOCAL_RANK", "LOCALID"), ("WORLD_SIZE", "NTASKS")):
             os.environ[name] = os.environ[f"SLURM_{source}"]
@@ -37,17 +53,6 @@ def init() -> None:
             RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
         )
     os.environ.setdefault("MASTER_PORT", "29500")
-    if torch.cuda.is_available():
-        torch.cuda.set_device(device())
-    try:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
-    except dist.DistNetworkError as error:
-        if "EADDRINUSE" not in str(error):
-            raise
-        raise ConfigError(
-            f"port {os.environ['MASTER_PORT']} is taken, probably by another run on this machine; choose another: "
-            "deepspeed --master_port=29501 ..."
-        ) from error
 
 
 def free_port() -> int:

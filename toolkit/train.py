@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -59,20 +59,8 @@ def distil(run: Run, batch: Batch, heartbeat: Heartbeat) -> dict[str, Any]:
     device = distributed.device()
     check_shards(run)
 
-    # Models: the same seed on every rank, so that all students start equal, whether a teacher is built before or not.
-    teacher = teacher_of(run, run.teacher, device) if run.teacher.name else None
-    distributed.seed_everything(run.seed)
-    student = build_student(run.student, teacher)
-    student.module = sync_batchnorm(student.module, batch.world_size)
-    losses = build_losses(run.losses, embed_dim=student.embed_dim, class_embeddings=class_embeddings(teacher))
-    distiller = Distiller(
-        student.module, losses, student.preprocess, text_tower=run.student.text_tower, compile=run.compile
-    )
-    if teacher is not None:
-        teacher.release()
+    teacher, student, losses, distiller, imitated = build_models(run, batch, device)
     harness = Harness(run.evaluation, cache=cache_of(run.data))
-    distiller.to(device)
-    imitated = imitated_teachers(run, losses, teacher, device)
     frozen = try_fake_batch(distiller, student, imitated, run, batch, device)
     if frozen:
         distributed.say(f"frozen, because no loss reaches them: {len(frozen)} tensors, the first is {frozen[0]}")
@@ -125,6 +113,33 @@ def stopped(run: Run, progress: Progress, asked: Asked) -> dict[str, Any]:
         f"stopped at step {progress.step} of {run.steps}: {asked.words}; the checkpoint is complete, the same command goes on from it"
     )
     return {}
+
+
+class Models(NamedTuple):
+    """What a run is made of, on the device, before the engine wraps it."""
+
+    teacher: Teacher | None
+    student: Model
+    losses: LossSum
+    distiller: Distiller
+    imitated: dict[str, Teacher]
+    """The teachers that the losses look at, by the name of their tensors."""
+
+
+def build_models(run: Run, batch: Batch, device: torch.device) -> Models:
+    """The same seed on every rank, so that all students start equal, whether a teacher is built before or not."""
+    teacher = teacher_of(run, run.teacher, device) if run.teacher.name else None
+    distributed.seed_everything(run.seed)
+    student = build_student(run.student, teacher)
+    student.module = sync_batchnorm(student.module, batch.world_size)
+    losses = build_losses(run.losses, embed_dim=student.embed_dim, class_embeddings=class_embeddings(teacher))
+    distiller = Distiller(
+        student.module, losses, student.preprocess, text_tower=run.student.text_tower, compile=run.compile
+    )
+    if teacher is not None:
+        teacher.release()
+    distiller.to(device)
+    return Models(teacher, student, losses, distiller, imitated_teachers(run, losses, teacher, device))
 
 
 def loop(
