@@ -29,10 +29,11 @@ from toolkit.embed.command import Request, embed  # noqa: E402
 
 UNIQUE, SHARDS = 48, 16
 """Different pictures (as many are enough: every sample is decoded anew), and shards, of which open_clip needs one per worker."""
-WORDS = (
-    "a the one two small large red blue old new wooden bright wet quiet street dog horse boat table lamp river child bridge train "
-    "flower on under beside near with"
-).split()
+WORDS = [
+    "a", "the", "one", "two", "small", "large", "red", "blue", "old", "new", "wooden", "bright", "wet", "quiet",
+    "street", "dog", "horse", "boat", "table", "lamp", "river", "child", "bridge", "train", "flower", "on", "under",
+    "beside", "near", "with",
+]  # fmt: skip
 
 
 class SmallTeacher(nn.Module):

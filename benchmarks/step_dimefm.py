@@ -62,7 +62,9 @@ def train(run: Run, watch: Stopwatch, *, amp: bool, tsv: Path | None) -> None:
     network: nn.Module = ImageStudent(student.module).to(device).train()
     if world > 1:
         network = DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
-    optimizer = torch.optim.AdamW(groups(network, run.optim.weight_decay), lr=run.optim.warmup_lr, betas=run.optim.betas)
+    optimizer = torch.optim.AdamW(
+        groups(network, run.optim.weight_decay), lr=run.optim.warmup_lr, betas=run.optim.betas
+    )
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
     scaler = torch.amp.GradScaler(device.type, enabled=amp and half is torch.float16)
     batches = streams(run, teacher, student.preprocess) if tsv is None else tsv_loaders(run, tsv, teacher)
@@ -134,9 +136,7 @@ def streams(run: Run, teacher: Teacher, student: Preprocess) -> Batches:
         run.data, batch, student=student, teachers={"teacher": teacher.preprocess},
         tokenizers={"teacher_tokens": teacher.tokenizer()}, seed=run.seed,
     )  # fmt: skip
-    both = Streams(
-        sources, rank=distributed.rank(), world=distributed.world(), first_step=0, workers=run.workers
-    )
+    both = Streams(sources, rank=distributed.rank(), world=distributed.world(), first_step=0, workers=run.workers)
     while True:
         yield {name: tensor for part in both.next().values() for name, tensor in part.tensors.items()}
 

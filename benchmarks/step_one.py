@@ -1,6 +1,6 @@
 """One rank of one variant of benchmarks/step.py: a real loop, timed from inside. Not called by hand.
 
-    torchrun benchmarks/step_one.py ours | dimefm | open_clip --result FILE [options] key=value ...
+torchrun benchmarks/step_one.py ours | dimefm | open_clip --result FILE [options] key=value ...
 """
 
 import argparse
