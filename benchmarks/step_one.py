@@ -7,6 +7,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stopwatch import Stopwatch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -57,15 +61,15 @@ def main() -> None:
     sys.exit("the loop ended before its steps were counted")
 
 
-def ours(words: list[str], watch: "object", *, tiles: bool) -> None:
+def ours(words: list[str], watch: "Stopwatch", *, tiles: bool) -> None:
     """The toolkit's own run, from its recipe and through its launch; only the streams are told to report to the watch."""
     from recipes import distill_vitb32
     from toolkit import train
     from toolkit.kernels import fused
 
-    class Watched(train.Streams):  # type: ignore[name-defined]
-        def next(self):  # type: ignore[no-untyped-def]
-            return watch.take(super().next)  # type: ignore[attr-defined]
+    class Watched(train.Streams):
+        def next(self) -> Any:
+            return watch.take(super().next)
 
     train.Streams = Watched  # type: ignore[misc]
     if tiles:

@@ -189,14 +189,14 @@ def zero(machine: Machine) -> Plan:
     rows = [
         Variant(
             f"zero{stage}", "zero", f"ZeRO {stage}{', two ranks' if two else ''}",
-            words=(*STORED, f"deepspeed=ds_configs/zero{stage}.json"), rounds=2, **two,  # type: ignore[arg-type]
+            words=(*STORED, f"deepspeed=ds_configs/zero{stage}.json"), rounds=1, **two,  # type: ignore[arg-type]
         )
         for stage in (0, 2, 3)
     ]  # fmt: skip
     ratios = [Ratio(f"ZeRO {stage} against ZeRO 1", f"zero{stage}", base) for stage in (0, 2, 3)]
     if two:
         rows.append(
-            Variant("alone", "zero", "ZeRO 0, one rank", words=(*STORED, "deepspeed=ds_configs/zero0.json"), rounds=2)
+            Variant("alone", "zero", "ZeRO 0, one rank", words=(*STORED, "deepspeed=ds_configs/zero0.json"), rounds=1)
         )
         ratios.append(Ratio("ZeRO 0 against ZeRO 1 on one rank", "alone", "stored"))
     return Plan(rows, ratios)
@@ -208,12 +208,12 @@ def options(machine: Machine) -> Plan:
     micro = max(1, machine.batch // 2)
     rows = [
         Variant(
-            other, "precision", f"student in {other}", words=(*STORED, f"precision={other}"), student=other, rounds=2
+            other, "precision", f"student in {other}", words=(*STORED, f"precision={other}"), student=other, rounds=1
         ),
         Variant(
-            "micro", "micro", f"micro-batches of {micro}", words=(*STORED, f"data.batch_size_per_gpu={micro}"), rounds=2
+            "micro", "micro", f"micro-batches of {micro}", words=(*STORED, f"data.batch_size_per_gpu={micro}"), rounds=1
         ),
-        Variant("compile", "compile", "compiled", words=(*STORED, "compile=true"), warmup=2, rounds=2),
+        Variant("compile", "compile", "compiled", words=(*STORED, "compile=true"), warmup=2, rounds=1),
     ]
     ratios = [
         Ratio(f"student in {other} against {usual(machine.cuda)}", other, "stored"),
