@@ -120,7 +120,7 @@ def launch(variant: Variant, asked: argparse.Namespace, folder: Path) -> dict[st
 def why(log: str) -> str:
     """The line of a log that says most, the end of it on the screen."""
     print(log[-3000:], file=sys.stderr, flush=True)
-    lines = [line.strip() for line in log.splitlines() if "Error" in line]
+    lines = [line.strip() for line in log.splitlines() if "Error: " in line and "ChildFailedError" not in line]
     return (lines or ["no result"])[-1][:200]
 
 

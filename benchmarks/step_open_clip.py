@@ -7,6 +7,8 @@ Its student has a text tower, which is trained, and its teacher sees the student
 import sys
 import types
 from functools import partial
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +49,15 @@ def arguments(run: Run, shards: Path, *, amp: bool, world: int) -> list[str]:
 
 def train(run: Run, watch: Stopwatch, *, amp: bool) -> None:
     """Without end: the stopwatch ends it."""
-    sys.modules.setdefault("pandas", types.ModuleType("pandas"))  # imported by its data.py for CSV lists only
+    stand_in = "pandas" not in sys.modules and find_spec("pandas") is None
+    if stand_in:  # its data.py imports it, for CSV lists only
+        sys.modules["pandas"] = types.ModuleType("pandas")
+        sys.modules["pandas"].__spec__ = ModuleSpec("pandas", None)
     import open_clip
     import open_clip_train.data as theirs
+
+    if stand_in:
+        del sys.modules["pandas"]
     from open_clip_train.distributed import init_distributed_device
     from open_clip_train.params import parse_args
     from open_clip_train.scheduler import cosine_lr
