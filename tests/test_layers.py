@@ -13,8 +13,8 @@ LAYERS = (
     ("embeddings", "distributed"),
     ("models", "losses", "kernels", "data", "schedules"),
     ("distiller", "engine", "checkpoint", "metrics", "meter", "facts", "first_batch", "step", "embed", "reshape"),
-    ("train", "evaluate", "report", "calibrate", "corpus", "export", "playground", "profile"),
-    ("cli", "cli_embed", "cli_profile", "cli_select", "cli_shards", "launch", "recipe", "build_ops"),
+    ("train", "evaluate", "report", "calibrate", "corpus", "export", "playground", "profile", "estimate"),
+    ("cli", "cli_embed", "cli_estimate", "cli_profile", "cli_select", "cli_shards", "launch", "recipe", "build_ops"),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 SIDEWAYS = {

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit.cli_embed import add_embed, run_embed
+from toolkit.cli_estimate import add_estimate, run_estimate
 from toolkit.cli_profile import add_profile, run_profile
 from toolkit.cli_select import add_options, run_select
 from toolkit.cli_shards import add_shards, run_shards
@@ -39,6 +40,7 @@ def dispatch(argv: Sequence[str]) -> None:
         "evaluate": run_evaluate,
         "report": run_report,
         "calibrate": run_calibrate,
+        "estimate": run_estimate,
         "profile": run_profile,
         "select": run_select,
         "students": run_students,
@@ -83,6 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
     calibrate.add_argument("overrides", nargs="*", help="key=value, as for the recipe")
 
     add_profile(verbs.add_parser("profile", help="how fast one core feeds a run, and how many cores a GPU needs"))
+
+    add_estimate(
+        verbs.add_parser("estimate", help="time, memory, network, storage and energy of a recipe, without a GPU")
+    )
 
     add_options(
         verbs.add_parser("select", help="choose the sentences to distil on: visually grounded ones, or a baseline")
