@@ -147,6 +147,7 @@ def test_a_module_that_looks_at_values(
         (["--hardware", "tflops=much"], "is not a number"),
         (["--hardware", "watts=-1"], "must be above 0"),
         (["--gpus", "-2"], "--gpus (-2) must be at least 1"),
+        (["--gpus", "0"], "--gpus (0) must be at least 1"),
         (["--gpus-per-node", "-1"], "--gpus-per-node (-1)"),
         (["--mfu", "25"], "--mfu (25) is a fraction"),
         (["--teacher-mfu", "0"], "--teacher-mfu (0)"),

@@ -96,8 +96,8 @@ def cluster_of(
     name, gpu, count = parsed(hardware)
     if gpus is not None and count is not None and gpus != count:
         raise ConfigError(f"--hardware {hardware} says {count} GPUs and --gpus {gpus}; give one of the two")
-    total = gpus or count or 8
-    per_node = gpus_per_node or min(8, total)
+    total = next(number for number in (gpus, count, 8) if number is not None)
+    per_node = min(8, total) if gpus_per_node is None else gpus_per_node
     for option, value in (("--gpus", total), ("--gpus-per-node", per_node)):
         if value < 1:
             raise ConfigError(f"{option} ({value}) must be at least 1")

@@ -1,7 +1,6 @@
 """Teacher and student of a run without their weights, and what one micro-batch costs in each."""
 
 import contextlib
-import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,8 +131,8 @@ def measure_teacher(
         return teacher.encode_text(torch.ones(batch.text_batch_size_per_gpu, length, dtype=torch.int64))
 
     with measuring("teacher.name", cfg.name):
-        seen = run_frozen(teacher.module, images, fake=fake)
-        read = run_frozen(teacher.module, texts, fake=fake) if reads_text else None
+        seen = run_frozen(images, fake)
+        read = run_frozen(texts, fake) if reads_text else None
     return Frozen(cfg.name, teacher.embed_dim, parameters, weight_bytes, seen, read, side)
 
 
@@ -158,11 +157,11 @@ def measure_student(model: Model, run: Run, batch: Batch, *, masked_view: bool) 
         return found
 
     with measuring("student.name", run.student.name):
-        plain = run_trained(module, calls, fake=fake, autocast=autocast)
+        plain = run_trained(module, calls, fake, autocast=autocast)
         checkpointed = None
         if switch := checkpoint_switch(module):
             switch(True)
-            checkpointed = run_trained(module, calls, fake=fake, autocast=autocast)
+            checkpointed = run_trained(module, calls, fake, autocast=autocast)
     if run.student.grad_checkpointing and checkpointed is None:
         raise ConfigError(
             f"student.grad_checkpointing=true: {run.student.name} has no method set_grad_checkpointing; add one or switch it off"
@@ -184,11 +183,22 @@ def checkpoint_switch(module: nn.Module) -> Callable[[bool], Any] | None:
 
 def filled(module: nn.Module) -> FakeTensorMode:
     """Give a model on the meta device tensors that say they are on the CPU and hold nothing; returns their mode."""
-    fake = FakeTensorMode()
-    module.to(META)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    made: dict[int, Tensor] = {}
+
+    def hollow(tensor: Tensor) -> Tensor:
+        if id(tensor) not in made:
+            made[id(tensor)] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+        return made[id(tensor)]
+
     with fake:
-        module.to_empty(device="cpu")
-    gc.collect()
+        for part in module.modules():
+            for name, parameter in part._parameters.items():
+                if parameter is not None:
+                    part._parameters[name] = nn.Parameter(hollow(parameter), requires_grad=parameter.requires_grad)
+            for name, buffer in part._buffers.items():
+                if buffer is not None:
+                    part._buffers[name] = hollow(buffer)
     return fake
 
 

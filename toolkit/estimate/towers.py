@@ -5,13 +5,16 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 
 @dataclass(frozen=True)
@@ -34,21 +37,22 @@ class LiveBytes(TorchDispatchMode):
         """Starts at 0; what existed before does not count."""
         super().__init__()
         self.now, self.peak = 0, 0
-        self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._known = WeakIdKeyDictionary(ref_type=weakref.ref)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator, note the storages of its results."""
-        before = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        given = [t.untyped_storage() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        old = {storage._cdata for storage in given}  # a view of a weight is no new memory
         found = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(found):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                if storage not in self._known and id(storage) not in before:  # a view of a weight is no new memory
+                if storage._cdata not in old and storage not in self._known:
                     self._add(storage)
         return found
 
-    def _add(self, storage: Any) -> None:
-        size = int(storage.nbytes())
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        size = storage.nbytes()
         self._known[storage] = size
         weakref.finalize(storage, self._free, size)
         self.now += size
@@ -58,40 +62,80 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-def run_frozen(module: nn.Module, calls: Callable[[], Any], *, fake: FakeTensorMode) -> Pass:
+IN_FP32 = ("layer_norm", "group_norm", "softmax")
+"""Functions that CUDA's autocast runs in fp32 and the CPU's, which is all that tensors without contents can have, does not."""
+
+
+@contextlib.contextmanager
+def as_on_cuda() -> Iterator[None]:
+    """Autocast widens inputs as CUDA's does: those copies are kept for the backward."""
+
+    def widened(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            narrow = torch.is_autocast_enabled("cpu") and x.dtype == torch.bfloat16
+            return function(x.float() if narrow else x, *args, **kwargs)
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for name in IN_FP32:
+            stack.enter_context(patch.object(F, name, widened(getattr(F, name))))
+        yield
+
+
+def run_frozen(calls: Callable[[], Any], fake: FakeTensorMode) -> Pass:
     """Forward without graph."""
-    with counted(fake) as (live, flops), torch.no_grad():
+    live, flops = LiveBytes(), FlopCounterMode(display=False)
+    with hollow(fake), live, flops, torch.no_grad():
         calls()
-        total = float(flops.get_total_flops())
-    return Pass(total, 0.0, 0.0, float(live.peak))
+    return Pass(float(flops.get_total_flops()), 0.0, 0.0, float(live.peak))
 
 
-def run_trained(module: nn.Module, calls: Callable[[], list[Tensor]], *, fake: FakeTensorMode, autocast: bool) -> Pass:
-    """Forward and backward; every gradient of a parameter is let go as soon as it is there."""
+def run_trained(module: nn.Module, calls: Callable[[], list[Tensor]], fake: FakeTensorMode, *, autocast: bool) -> Pass:
+    """Forward and backward, once for the bytes and once for the FLOPs: the counter holds on to tensors."""
+    with let_go_of_gradients(module), hollow(fake), as_on_cuda():
+        with LiveBytes() as live:
+            total = total_of(calls, autocast)
+            held = live.now
+            total.backward()
+        peak = live.peak
+        with FlopCounterMode(display=False) as flops:
+            total = total_of(calls, autocast)
+            forward = flops.get_total_flops()
+            total.backward()
+            whole = flops.get_total_flops()
+    return Pass(float(forward), float(whole - forward), float(held), float(peak))
+
+
+def total_of(calls: Callable[[], list[Tensor]], autocast: bool) -> Tensor:
+    """A number to go backward from."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        outputs = calls()
+    return torch.stack([one.float().sum() for one in outputs]).sum()
+
+
+@contextlib.contextmanager
+def let_go_of_gradients(module: nn.Module) -> Iterator[None]:
+    """Every gradient of a parameter goes as soon as it is there."""
 
     def let_go(parameter: Tensor) -> None:
         parameter.grad = None
 
     handles = [p.register_post_accumulate_grad_hook(let_go) for p in module.parameters() if p.requires_grad]
-    with counted(fake) as (live, flops):
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            outputs = calls()
-        forward, held = float(flops.get_total_flops()), float(live.now)
-        torch.stack([one.float().sum() for one in outputs]).sum().backward()
-        total, peak = float(flops.get_total_flops()), float(live.peak)
-    for handle in handles:
-        handle.remove()
-    return Pass(forward, total - forward, held, peak)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextlib.contextmanager
-def counted(fake: FakeTensorMode) -> Iterator[tuple[LiveBytes, FlopCounterMode]]:
-    """Everything inside is counted and nothing computed; attention goes through the operators that the counter knows."""
+def hollow(fake: FakeTensorMode) -> Iterator[None]:
+    """Nothing inside is computed; attention goes through the operators that the counter of FLOPs knows."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    live, flops = LiveBytes(), FlopCounterMode(display=False)
     try:
-        with fake, live, flops:
-            yield live, flops
+        with fake:
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

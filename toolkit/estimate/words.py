@@ -153,7 +153,7 @@ def assumptions(found: dict[str, Any], wishes: Wishes, described: Described | No
         lines += [
             f"rings over links of {found['network']['link_gb_s']:,.0f} GB/s per rank at {network.EFFICIENCY:.0%} of their rate, "
             f"{network.LATENCY * 1e6:.0f} us for each doubling of the ranks and call, nothing hidden behind compute",
-            f"{memory.OVERHEAD_BYTES / GB:.1f} GB per GPU for CUDA, NCCL and what the allocator cannot use; activations as CPU "
+            f"{memory.OVERHEAD_BYTES / GB:.1f} GB per GPU for CUDA, NCCL and what the allocator cannot use; activations as "
             "autocast keeps them, without torch.compile",
             f"JPEG quality {wishes.jpeg_quality} at short side {wishes.short_side}, sides 3 : 2, sentences of "
             f"{storage.SENTENCE_BYTES} bytes",
