@@ -10,7 +10,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,13 @@ RECIPES = {"recipes/distill_vitb32.py": 512, "recipes/distill_swin_tiny.py": 256
 """And the images per GPU of a growing batch: what the authors' own runs had."""
 
 
-def measured_bytes(ranks: int) -> dict[str, float]:
-    """Bytes per step of all ranks, by case."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "bytes.json"
+def measured_bytes(ranks: int, folder: Path) -> dict[str, float]:
+    """Bytes per step of all ranks, by case; what lies in `folder` from before is not counted again."""
+    out = folder.resolve() / f"bytes_{ranks}.json"
+    if not out.is_file():
         command = ["unshare", "-Urn", sys.executable, str(HERE / "scaling_ranks.py"), str(ranks), str(out)]
         subprocess.run(command, check=True, cwd=HERE.parent)
-        return dict(json.loads(out.read_text()))
+    return dict(json.loads(out.read_text()))
 
 
 def modelled_bytes(ranks: int) -> dict[str, float]:
@@ -55,11 +54,12 @@ def modelled_bytes(ranks: int) -> dict[str, float]:
     return found
 
 
-def compare() -> list[dict[str, Any]]:
+def compare(folder: Path) -> list[dict[str, Any]]:
     """A row for each case and number of ranks."""
     rows = []
+    folder.mkdir(parents=True, exist_ok=True)
     for ranks in RANKS:
-        measured, modelled = measured_bytes(ranks), modelled_bytes(ranks)
+        measured, modelled = measured_bytes(ranks, folder), modelled_bytes(ranks)
         for name in ["losses alone", *CASES.values()]:
             ratio = measured[name] / modelled[name]
             rows.append(
@@ -211,10 +211,11 @@ def main() -> None:
     """Tables, and the measurement unless it is not wanted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tables", action="store_true", help="no measurement")
+    parser.add_argument("--work", type=Path, default=Path("runs/scaling"), help="folder that keeps what was counted")
     words = parser.parse_args()
     write_tables()
     if not words.tables:
-        write_receipt(compare())
+        write_receipt(compare(words.work))
 
 
 if __name__ == "__main__":

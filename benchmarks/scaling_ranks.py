@@ -18,7 +18,7 @@ from toolkit import config
 from toolkit.config import Data, Optim, Run, Student, Teacher, batch_arithmetic
 from toolkit.playground.prepare import TEACHER
 
-STEPS = 5
+STEPS = 3
 ROWS = 256
 PORT = "29871"
 
@@ -39,7 +39,8 @@ def case(stage: int, ranks: int, micro_batches: int) -> Run:
     )
 
 
-CASES = {(stage, k): f"zero{stage}, {k} micro-batch{'es' if k > 1 else ''}" for stage in range(4) for k in (1, 2)}
+STAGES_AND_MICRO_BATCHES = ((0, 1), (1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (3, 4))
+CASES = {(stage, k): f"zero{stage}, {k} micro-batch{'es' if k > 1 else ''}" for stage, k in STAGES_AND_MICRO_BATCHES}
 
 
 def loopback_bytes() -> int:

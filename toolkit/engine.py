@@ -71,7 +71,7 @@ def build_optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
 
 def prefer_own_ninja() -> None:
     """This environment's programs first: DeepSpeed's CPU operator is compiled again whenever another ninja is found."""
-    own = str(Path(sys.executable).parent)
+    own = str(Path(sys.executable).parent.resolve())  # not what a link to the environment is called
     if os.environ.get("PATH", "").split(os.pathsep)[0] != own:
         os.environ["PATH"] = f"{own}{os.pathsep}{os.environ.get('PATH', '')}"
 

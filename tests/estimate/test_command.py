@@ -230,4 +230,4 @@ def test_sizes_are_those_of_real_files() -> None:
     paper = storage(Wishes(images=39_910_000, sentences=28_400_000), (768,), True)
     assert paper["stores"]["bf16"] / 1e9 == pytest.approx(105.6, abs=0.5) and not paper["assumed"]
     assert storage(Wishes(), (768,), False)["text_shards_bytes"] == 0
-    assert energy_kwh(10, 700, 1.0) == pytest.approx(10 * 0.7 * 1.35)
+    assert energy_kwh(10.0, 700.0, 1.0) == pytest.approx(10 * 0.7 * 1.35)

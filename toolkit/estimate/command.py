@@ -45,8 +45,7 @@ def estimate_run(run: Run, wishes: Wishes, *, as_json: bool = False) -> dict[str
         step = step_of(described, cluster, wishes)
         rate = storage.core_rate(wishes, any(live for _, live in described.live))
         found |= models_part(described) | network_part(described, cluster) | memory_part(described, cluster)
-        widths = tuple(one.embed_dim for one, _ in described.teachers)
-        found["storage"] = storage.storage(wishes, widths, described.reads_text)
+        found |= storage_part(described, cluster, wishes)
     found |= speed_part(run, batch.global_images, step, cluster, wishes, rate)
     found["assumptions"] = assumptions(found, wishes, described)
     found["notes"] = notes
@@ -139,6 +138,20 @@ def memory_part(described: Described, cluster: Cluster) -> dict[str, Any]:
             "batch_size_per_gpu": batch.batch_size_per_gpu,
         }
     }  # fmt: skip
+
+
+def storage_part(described: Described, cluster: Cluster, wishes: Wishes) -> dict[str, Any]:
+    """Bytes of shards and stores, and what the teachers take to fill the stores once."""
+    batch = described.batch
+    widths = tuple(one.embed_dim for one, _ in described.teachers)
+    sizes = storage.storage(wishes, widths, described.reads_text)
+    flops = sum(
+        sizes["images"] * wishes.views * one.images.forward_flops / batch.batch_size_per_gpu
+        + (sizes["sentences"] * one.texts.forward_flops / batch.text_batch_size_per_gpu if one.texts else 0.0)
+        for one, _ in described.teachers
+    )
+    hours = flops / (cluster.gpu.tflops * 1e12 * cluster.teacher_mfu) / SECONDS_PER_HOUR
+    return {"storage": {**sizes, "fill_gpu_hours": hours}}
 
 
 def speed_part(

@@ -62,7 +62,7 @@ class Described:
         rest: dict[str, Any] = {
             "ranks": self.batch.world_size,
             "moments": 0 if self.run.optim.optimizer == "sgd" else 2,
-            "teacher_weights": sum(one.weight_bytes for one, cfg in self.teachers if cfg.in_memory),
+            "teacher_weights": float(sum(one.weight_bytes for one, cfg in self.teachers if cfg.in_memory)),
             "teacher_peak": max(
                 (max(one.images.peak_bytes, one.texts.peak_bytes if one.texts else 0.0) for one in seen), default=0.0
             ),

@@ -7,7 +7,7 @@ from toolkit.estimate.network import Sharding
 
 OVERHEAD_BYTES = 1.5e9
 """CUDA context, NCCL and cuBLAS buffers, what the allocator cannot use: an assumption."""
-LOSS_WORKSPACE = 2**28
+LOSS_WORKSPACE = 2.0**28
 """One band of the gradient by the logits in the GPU kernel."""
 MAX_LIVE = 1_000_000_000
 """Parameters that stage 3 keeps whole at one time (DeepSpeed's default)."""

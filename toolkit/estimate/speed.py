@@ -45,7 +45,8 @@ def work_of(
     forwards = passes(batch, global_batch=global_batch)
     per_micro = forwards * chosen.forward_flops + chosen.backward_flops
     imitated = sum(
-        one.images.forward_flops + (one.texts.forward_flops if one.texts else 0.0) for one, live in teachers if live
+        (one.images.forward_flops + (one.texts.forward_flops if one.texts else 0.0) for one, live in teachers if live),
+        0.0,
     )
     k = batch.grad_accum_steps
     return Work(k * imitated, k * per_micro, traffic.flops)

@@ -22,7 +22,7 @@ HOST_SHARE = 0.35
 
 def tar_bytes(content: float) -> float:
     """One member: a header, and its content in blocks of 512."""
-    return 512 + 512 * math.ceil(content / 512)
+    return 512.0 + 512 * math.ceil(content / 512)
 
 
 def shard_sizes(wishes: Wishes) -> dict[str, float]:
@@ -30,14 +30,14 @@ def shard_sizes(wishes: Wishes) -> dict[str, float]:
     pixels = wishes.short_side**2 * ASPECT
     return {
         "image_bytes": tar_bytes(pixels * JPEG_BYTES_PER_PIXEL[wishes.jpeg_quality]),
-        "sentence_bytes": tar_bytes(SENTENCE_BYTES),
+        "sentence_bytes": tar_bytes(float(SENTENCE_BYTES)),
     }
 
 
 def row_bytes(width: int, store_as: str, views: int = 1) -> float:
     """One sample in a store: rows, int8's scales, crops where several views are recorded, its key."""
     view = width * ROW_BYTES[store_as] + (4 if store_as == "int8" else 0) + (CROP_BYTES if views > 1 else 0)
-    return view * views + KEY_BYTES
+    return float(view * views + KEY_BYTES)
 
 
 def storage(wishes: Wishes, widths: tuple[int, ...], reads_text: bool) -> dict[str, Any]:

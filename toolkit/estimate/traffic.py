@@ -51,7 +51,7 @@ class Traffic:
     @property
     def memory_bytes(self) -> float:
         """Gathered features, their gradients, and 16-bit copies for the products, as the losses hold them at one time."""
-        return sum(one.bytes * (2.5 if one.backward else 1.5) for one in self.gathers)
+        return sum((one.bytes * (2.5 if one.backward else 1.5) for one in self.gathers), 0.0)
 
 
 class _Repeated(torch.autograd.Function):

@@ -133,7 +133,8 @@ def storage_lines(found: dict[str, Any]) -> str:
         f"Storage for {for_what}{' (say how many with --images, --sentences)' if part['assumed'] else ''}:\n"
         f"  shards: {part['image_shards_bytes'] / GB:,.1f} GB of images ({part['image_bytes'] / 1024:,.1f} KiB each), "
         f"{part['text_shards_bytes'] / GB:,.1f} GB of sentences\n"
-        f"  teacher's embeddings, {part['views']} view{'s' if part['views'] > 1 else ''} per image: {stores}"
+        f"  teacher's embeddings, {part['views']} view{'s' if part['views'] > 1 else ''} per image: {stores}; "
+        f"{part['fill_gpu_hours']:,.1f} GPU-hours to make"
     )
 
 
