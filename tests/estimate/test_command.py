@@ -53,7 +53,7 @@ def test_overrides_and_options_change_what_they_should(capsys: pytest.CaptureFix
         return asked(capsys, QUICK, "--gpus", "2", *words)[1]
 
     plain = one()
-    live = one("teacher.store=")
+    live = one("teacher.store=''")
     assert live["models"]["step_tflops_per_gpu"]["teacher"] > 0 == plain["models"]["step_tflops_per_gpu"]["teacher"]
     assert live["speed"]["hours"] > plain["speed"]["hours"]
     assert live["cores"]["images_per_second_per_core"] < plain["cores"]["images_per_second_per_core"]

@@ -24,8 +24,8 @@ def sharding(stage: int) -> Sharding:
     return Sharding(stage, P, persistent=P // 8, tensors=10)
 
 
-def sent(stage: int, ranks: int, k: int = 1, extra: int = 0, backend: str = "ring") -> dict[str, float]:
-    return sent_by_part(state_messages(sharding(stage), k, extra), ranks, backend)  # type: ignore[arg-type]
+def sent(stage: int, ranks: int, k: int = 1, first: bool = False, backend: str = "ring") -> dict[str, float]:
+    return sent_by_part(state_messages(sharding(stage), k, features_first=first), ranks, backend)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,11 @@ def test_one_backward_on_four_ranks(stage: int, gradients: float, parameters: fl
 
 
 def test_accumulation_is_reduced_once_in_stage_1_and_each_time_above() -> None:
-    assert sent(1, 4, k=3, extra=3) == sent(1, 4)
+    assert sent(1, 4, k=3, first=True) == sent(1, 4)
     assert sent(2, 4, k=3)["gradients"] == pytest.approx(3 * sent(2, 4)["gradients"])
     assert sent(3, 4, k=3)["gradients"] == pytest.approx(3 * sent(3, 4)["gradients"])
-    once, thrice = sent(3, 4)["parameters"], sent(3, 4, k=3, extra=3)["parameters"]
-    assert thrice - once == pytest.approx(5 * 4e6 * 7 / 8 * 3 / 4)  # the large ones, in five more forwards
+    once, thrice = sent(3, 4)["parameters"], sent(3, 4, k=3, first=True)["parameters"]
+    assert thrice - once == pytest.approx((3 * 3 + 2 - 1) * 4e6 * 7 / 8 * 3 / 4)  # the large ones, in every pass
 
 
 def test_one_rank_sends_nothing() -> None:
@@ -82,7 +82,7 @@ def test_seconds_follow_from_the_slower_link() -> None:
 @pytest.mark.parametrize(
     ("stage", "gigabytes"),
     [
-        (0, 4 + 4 + 8 + 4),  # parameters, gradients, two moments, gradients flattened
+        (0, 4 + 4 + 8 + 2),  # parameters, gradients, two moments, a bucket flattened
         (1, 4 + (4 + 0.5) + 3 * 0.5 + 2 + 2),  # bucket of 5e8 fp32 numbers, and what of it is flattened
         (2, 4 + 0.5 + 3 * 0.5 + 2 + 2),
         (3, 0.5 + 4 + 0.5 + 3 * 0.5 + 2 + 2),  # all of it live: below 1e9 numbers

@@ -44,7 +44,8 @@ def test_vit_b_32_against_the_formula() -> None:
     assert found.plain.backward_flops / 4 == pytest.approx(2 * forward - pixels, rel=0.01)
     assert found.checkpointed is not None
     again = found.checkpointed.backward_flops - found.plain.backward_flops
-    assert again / 4 == pytest.approx(forward - pixels - 2 * 768 * 768, rel=0.01)  # the blocks a second time
+    last = 12 * 2 * 50 * 3072 * 768  # nobody needs what a block's last product gives
+    assert again / 4 == pytest.approx(forward - pixels - 2 * 768 * 768 - last, rel=0.01)  # the blocks a second time
     assert found.checkpointed.peak_bytes < 0.5 * found.plain.peak_bytes
 
 
@@ -97,6 +98,7 @@ def test_activations_are_those_that_are_really_saved(student: Student, batch: in
     assert found.held_bytes < found.peak_bytes < 2 * found.held_bytes + 2e8
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_batch_and_halves_in_bf16() -> None:
     small, large = measured(VIT, 32).plain, measured(VIT, 64).plain
     assert large.held_bytes == pytest.approx(2 * small.held_bytes, rel=0.02)
@@ -106,6 +108,7 @@ def test_memory_grows_with_the_batch_and_halves_in_bf16() -> None:
     assert half.forward_flops == large.forward_flops
 
 
+@pytest.mark.slow
 def test_a_text_tower_and_a_masked_view_cost_extra() -> None:
     student = Student(name="ViT-B-32-quickgelu", text_tower=True)
     run = run_of(student, 4)
@@ -123,7 +126,7 @@ def test_swin_and_others_of_timm_have_their_parameters() -> None:
     found = measured(swin, 2)
     assert found.parameters == 28_109_178
     assert found.plain.forward_flops / 2e9 == pytest.approx(2 * 4.5, rel=0.05)
-    convolutional = measured(Student(name="timm/mobilenetv4_conv_small", embed_dim=768), 2)
+    convolutional = measured(Student(name="timm/resnet18", embed_dim=768), 2)
     assert convolutional.plain.forward_flops > 0
 
 

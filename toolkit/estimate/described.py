@@ -43,8 +43,8 @@ class Described:
         """All of a step."""
         k = self.batch.grad_accum_steps
         times = 1 if self.features_first else k
-        extra = k if speed.passes(self.batch, global_batch=self.features_first) == 2 else 0
-        return feature_messages(self.traffic, times) + state_messages(self.sharding, k, extra)
+        twice = speed.passes(self.batch, global_batch=self.features_first) == 2
+        return feature_messages(self.traffic, times) + state_messages(self.sharding, k, features_first=twice)
 
     def work(self) -> speed.Work:
         """FLOPs of a step on one rank."""

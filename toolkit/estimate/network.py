@@ -5,8 +5,10 @@ sends S (N-1)/N of them, an all-reduce both. What DeepSpeed 0.19.8 issues per st
 
 * stage 0 and 1 all-reduce the gradient once (stage 1 does not scatter it: `use_multi_rank_bucket_allreduce`);
 * stage 2 all-reduces it after each of the K backwards, stage 3 reduce-scatters it there;
-* stages 1 and 2 all-gather the parameters after the update; stage 3 gathers those above the persistence threshold for every
-  forward and backward that finds them in pieces, and the small ones once per update.
+* stages 1 and 2 all-gather the parameters after the update; stage 3 gathers the small ones (below the persistence threshold)
+  once per update and the others once per forward and backward, whose backward finds them whole below 1e9 numbers in all.
+  Where features come first, the order of passes changes, DeepSpeed releases at once and each pass gathers anew: counted were
+  3 K + 5/3 gathers (benchmarks/results/scaling_cpu2_202611.md), the model has 3 K + 2.
 """
 
 import math
@@ -82,10 +84,10 @@ def feature_messages(traffic: Traffic, times: int = 1) -> list[Message]:
     return found + [Message("features", "all_reduce", times * 2 * size, times * 2) for size in traffic.log_sum_exps]
 
 
-def state_messages(sharding: Sharding, grad_accum_steps: int = 1, extra_forwards: int = 0) -> list[Message]:
+def state_messages(sharding: Sharding, grad_accum_steps: int = 1, *, features_first: bool = False) -> list[Message]:
     """What the engine sends for gradients and parameters in one step of `grad_accum_steps` backwards.
 
-    `extra_forwards`: those without backward (features first, then the loss).
+    `features_first`: each micro-batch goes forward twice, the first time without backward.
     """
     size, k = sharding.bytes, grad_accum_steps
     buckets = math.ceil(sharding.parameters / sharding.bucket)
@@ -102,9 +104,7 @@ def state_messages(sharding: Sharding, grad_accum_steps: int = 1, extra_forwards
         Message("gradients", "reduce_scatter", k * size, k * buckets),
         Message("parameters", "all_gather", whole, 1),
     ]
-    # A forward gathers what the one before released; a backward finds its forward's parameters still whole below
-    # `max_reuse_distance` (1e9 numbers).
-    passes = k + extra_forwards
+    passes = 3 * k + 2 if features_first else k
     return [*found, Message("parameters", "all_gather", passes * pieces, passes * sharding.tensors)]
 
 
