@@ -4,7 +4,7 @@ import argparse
 
 FIELDS = (
     "hardware", "gpus", "gpus_per_node", "mfu", "teacher_mfu", "images_per_second", "images", "sentences", "short_side",
-    "jpeg_quality", "store_as", "views", "cores_per_gpu", "images_per_second_per_core", "pue",
+    "jpeg_quality", "views", "cores_per_gpu", "images_per_second_per_core", "pue",
 )  # fmt: skip
 
 
@@ -34,7 +34,6 @@ def add_estimate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sentences", type=int, metavar="N", help="in the shards (default as many as images)")
     parser.add_argument("--short-side", type=int, default=256, metavar="PIXELS", help="of the pictures (default 256)")
     parser.add_argument("--jpeg-quality", type=int, default=90, help="75, 85, 90 or 95 (default 90)")
-    parser.add_argument("--store-as", default="bf16", help="fp32, fp16, bf16 or int8 (default bf16)")
     parser.add_argument(
         "--views", type=int, default=1, metavar="K", help="crops per picture in the store (default 1, plain)"
     )

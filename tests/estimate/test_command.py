@@ -154,7 +154,6 @@ def test_a_module_that_looks_at_values(
         (["--images-per-second", "0"], "--images-per-second (0) must be above 0"),
         (["--views", "0"], "--views (0)"),
         (["--pue", "0.9"], "at least 1"),
-        (["--store-as", "fp8"], "choose one of fp32"),
         (["--jpeg-quality", "91"], "choose one of 75"),
         (["--gpus", "7"], "does not divide by 7 ranks"),
         (["student.nmae=x"], "did you mean student.name"),

@@ -6,7 +6,6 @@ from toolkit.errors import ConfigError
 
 JPEG_BYTES_PER_PIXEL = {75: 0.196, 85: 0.280, 90: 0.379, 95: 0.571}
 """Of the photographs of benchmarks/data.py at 384 x 256 by JPEG quality; 90 is what its receipt measures (36 KiB)."""
-ROW_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,6 @@ class Wishes:
     sentences: int | None = None
     short_side: int = 256
     jpeg_quality: int = 90
-    store_as: str = "bf16"
     views: int = 1
     """Crops per picture in the store; 1: the plain view."""
     cores_per_gpu: int | None = None
@@ -52,9 +50,6 @@ class Wishes:
             raise ConfigError(
                 f"--pue ({self.pue:g}) is the building's power over the machines', at least 1, such as 1.2"
             )
-        for option, value, known in (
-            ("--store-as", self.store_as, ROW_BYTES),
-            ("--jpeg-quality", self.jpeg_quality, JPEG_BYTES_PER_PIXEL),
-        ):
-            if value not in known:
-                raise ConfigError(f"{option} {value} is not known; choose one of {', '.join(map(str, known))}")
+        if self.jpeg_quality not in JPEG_BYTES_PER_PIXEL:
+            known = ", ".join(map(str, JPEG_BYTES_PER_PIXEL))
+            raise ConfigError(f"--jpeg-quality {self.jpeg_quality} is not known; choose one of {known}")

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from toolkit.estimate.plan import JPEG_BYTES_PER_PIXEL, ROW_BYTES, Wishes
+from toolkit.estimate.plan import JPEG_BYTES_PER_PIXEL, Wishes
 
 ASPECT = 1.5
 """Long side over short side of a photograph: an assumption."""
@@ -14,6 +14,8 @@ KEY_BYTES = 10
 CROP_BYTES = 20
 """Where a view's crop is recorded."""
 MILLION = 1_000_000
+ROW_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+"""Of one number in a store, by `dime embed --store-as`."""
 CORE_RATES = {"stored": 723.0, "live": 351.0}
 """Images per second of one core at short side 256, without and with a live teacher's view (benchmarks/results/data_cpu2_202611.md)."""
 HOST_SHARE = 0.35
@@ -60,7 +62,6 @@ def storage(wishes: Wishes, widths: tuple[int, ...], reads_text: bool) -> dict[s
             )
             for dtype in ROW_BYTES
         },
-        "store_as": wishes.store_as,
     }
 
 
