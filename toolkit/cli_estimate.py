@@ -16,7 +16,7 @@ def add_estimate(parser: argparse.ArgumentParser) -> None:
         default="h100",
         metavar="NAME[xN]",
         help="v100, a100-40, a100-80, l40s, h100, h200, mi250x (one die), mi300x, with a count as in h100x8; or numbers of your "
-        "own, the rest as an H100: tflops=200,memory_gb=48,memory_gb_s=900,watts=300,link_gb_s=32,network_gb_s=25",
+        "own, the rest as an H100: tflops=200,fp32_tflops=50,memory_gb=48,memory_gb_s=900,watts=300,link_gb_s=32,network_gb_s=25",
     )
     parser.add_argument("--gpus", type=int, metavar="N", help="in all (default 8)")
     parser.add_argument("--gpus-per-node", type=int, metavar="N", help="default 8")

@@ -37,6 +37,9 @@ def test_the_quickstart_in_a_table_and_as_json(capsys: pytest.CaptureFixture[str
     assert found["models"]["student"]["parameters"] == 175_064
     assert found["models"]["teachers"][0]["stored"] is True  # teacher.store is set
     assert found["models"]["step_tflops_per_gpu"]["teacher"] == 0
+    student = found["models"]["step_tflops_per_gpu"]["student"]
+    assert found["step_seconds"]["student"] == pytest.approx(student / (67 * 0.25))  # precision=fp32
+    assert len(found["notes"]) == 1 and "launching kernels" in found["notes"][0]
     assert set(found["memory"]["stages"]) == {"0", "1", "2", "3"}
     step = found["step_seconds"]
     assert step["total"] == pytest.approx(sum(v for k, v in step.items() if k not in ("gpu", "data", "total")))
@@ -70,9 +73,11 @@ def test_overrides_and_options_change_what_they_should(capsys: pytest.CaptureFix
         4 / 3 * plain["models"]["step_tflops_per_gpu"]["student"], rel=0.05
     )
     assert one("data.batch_size_per_gpu=16", "data.accumulation=per_micro_batch")["models"]["student"]["forwards"] == 1
+    half = one("precision=bf16")["step_seconds"]["student"]
+    assert half == pytest.approx(plain["step_seconds"]["student"] * 67 / 989)
     faster = one("--mfu", "0.5")
     assert faster["step_seconds"]["student"] == pytest.approx(plain["step_seconds"]["student"] / 2)
-    slower = one("--hardware", "tflops=98.9,memory_gb=1")
+    slower = one("--hardware", "fp32_tflops=6.7,memory_gb=1")
     assert slower["step_seconds"]["student"] == pytest.approx(10 * plain["step_seconds"]["student"])
     assert not slower["memory"]["stages"]["1"]["fits"]
     starved = one("--cores-per-gpu", "1")

@@ -14,6 +14,8 @@ from toolkit.estimate.plan import Wishes
 from toolkit.estimate.words import as_text, assumptions
 
 SECONDS_PER_HOUR = 3600
+SHORT_STEP = 0.02
+"""Seconds; some thousand kernels of 5 us and more are launched in a step."""
 
 
 def estimate_run(run: Run, wishes: Wishes, *, as_json: bool = False) -> dict[str, Any]:
@@ -48,6 +50,11 @@ def estimate_run(run: Run, wishes: Wishes, *, as_json: bool = False) -> dict[str
         found |= storage_part(described, cluster, wishes)
     found |= speed_part(run, batch.global_images, step, cluster, wishes, rate)
     found["assumptions"] = assumptions(found, wishes, described)
+    if wishes.images_per_second is None and step["gpu"] < SHORT_STEP:
+        notes.append(
+            f"a step of {1000 * step['gpu']:.1f} ms is held up by launching kernels, which is not in these numbers: it will take "
+            "longer; measure a minute and give --images-per-second"
+        )
     found["notes"] = notes
     print(as_text(found), flush=True)
     if as_json:
@@ -150,7 +157,7 @@ def storage_part(described: Described, cluster: Cluster, wishes: Wishes) -> dict
         + (sizes["sentences"] * one.texts.forward_flops / batch.text_batch_size_per_gpu if one.texts else 0.0)
         for one, _ in described.teachers
     )
-    hours = flops / (cluster.gpu.tflops * 1e12 * cluster.teacher_mfu) / SECONDS_PER_HOUR
+    hours = flops / (cluster.flops_s(described.teacher_precision) * cluster.teacher_mfu) / SECONDS_PER_HOUR
     return {"storage": {**sizes, "fill_gpu_hours": hours}}
 
 

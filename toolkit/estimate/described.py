@@ -35,6 +35,12 @@ class Described:
         return [(frozen, not cfg.store) for frozen, cfg in self.teachers]
 
     @property
+    def teacher_precision(self) -> str:
+        """In which the main teacher runs."""
+        dtype = self.run.teacher.dtype
+        return self.run.precision if dtype == "auto" else dtype
+
+    @property
     def features_first(self) -> bool:
         """Accumulation that lets the losses see the global batch."""
         return self.run.data.accumulation == "global_batch"
@@ -142,7 +148,8 @@ def step_of(described: Described, cluster: Cluster, wishes: Wishes) -> dict[str,
         raise ConfigError(f"described for {described.batch.world_size} ranks, asked about {cluster.gpus}")
     images = described.batch.global_images / cluster.gpus
     if wishes.images_per_second is None:
-        parts = speed.compute_seconds(described.work(), cluster)
+        precision = described.run.precision
+        parts = speed.compute_seconds(described.work(), cluster, precision, described.teacher_precision)
         parts["update"] = speed.update_seconds(described.sharding.parameters, described.sharding.stage, cluster)
     else:
         parts = {"measured": images / wishes.images_per_second}

@@ -20,6 +20,8 @@ class Gpu:
 
     tflops: float
     """bf16 products with fp32 accumulation, without sparsity (V100: fp16)."""
+    fp32_tflops: float
+    """What precision=fp32 gets: no tensor cores, torch's default."""
     memory_gb: float
     memory_gb_s: float
     watts: float
@@ -31,14 +33,14 @@ class Gpu:
 
 
 GPUS = {
-    "v100": Gpu(125.0, 32.0, 900.0, 300.0, 150.0, 12.5),
-    "a100-40": Gpu(312.0, 40.0, 1555.0, 400.0, 300.0, 25.0),
-    "a100-80": Gpu(312.0, 80.0, 2039.0, 400.0, 300.0, 25.0),
-    "l40s": Gpu(362.0, 48.0, 864.0, 350.0, 32.0, 25.0),
-    "h100": Gpu(989.0, 80.0, 3350.0, 700.0, 450.0, 50.0),
-    "h200": Gpu(989.0, 141.0, 4800.0, 700.0, 450.0, 50.0),
-    "mi250x": Gpu(191.5, 64.0, 1638.0, 280.0, 50.0, 12.5),
-    "mi300x": Gpu(1307.0, 192.0, 5300.0, 750.0, 448.0, 50.0),
+    "v100": Gpu(125.0, 15.7, 32.0, 900.0, 300.0, 150.0, 12.5),
+    "a100-40": Gpu(312.0, 19.5, 40.0, 1555.0, 400.0, 300.0, 25.0),
+    "a100-80": Gpu(312.0, 19.5, 80.0, 2039.0, 400.0, 300.0, 25.0),
+    "l40s": Gpu(362.0, 91.6, 48.0, 864.0, 350.0, 32.0, 25.0),
+    "h100": Gpu(989.0, 67.0, 80.0, 3350.0, 700.0, 450.0, 50.0),
+    "h200": Gpu(989.0, 67.0, 141.0, 4800.0, 700.0, 450.0, 50.0),
+    "mi250x": Gpu(191.5, 23.9, 64.0, 1638.0, 280.0, 50.0, 12.5),
+    "mi300x": Gpu(1307.0, 163.4, 192.0, 5300.0, 750.0, 448.0, 50.0),
 }
 """By name: SXM boards of 8 where there are such, L40S on PCIe, MI250X as one of its two dies (that is what a rank gets)."""
 DEFAULT = "h100"
@@ -55,6 +57,10 @@ class Cluster:
     gpus_per_node: int
     student_mfu: float = STUDENT_MFU
     teacher_mfu: float = TEACHER_MFU
+
+    def flops_s(self, precision: str) -> float:
+        """Peak of products in `fp32` or `bf16`."""
+        return 1e12 * (self.gpu.fp32_tflops if precision == "fp32" else self.gpu.tflops)
 
     @property
     def nodes(self) -> int:

@@ -52,13 +52,12 @@ def work_of(
     return Work(k * imitated, k * per_micro, traffic.flops)
 
 
-def compute_seconds(work: Work, cluster: Cluster) -> dict[str, float]:
-    """Teacher, student (with the losses)."""
-    peak = cluster.gpu.tflops * 1e12
+def compute_seconds(work: Work, cluster: Cluster, precision: str, teacher_precision: str) -> dict[str, float]:
+    """Teacher, student, and the losses, whose kernel multiplies 16-bit factors."""
     return {
-        "teacher": work.teacher / (peak * cluster.teacher_mfu),
-        "student": work.student / (peak * cluster.student_mfu),
-        "losses": work.losses / (peak * cluster.student_mfu),
+        "teacher": work.teacher / (cluster.flops_s(teacher_precision) * cluster.teacher_mfu),
+        "student": work.student / (cluster.flops_s(precision) * cluster.student_mfu),
+        "losses": work.losses / (cluster.flops_s("bf16") * cluster.student_mfu),
     }
 
 

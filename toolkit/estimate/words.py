@@ -141,10 +141,12 @@ def storage_lines(found: dict[str, Any]) -> str:
 def assumptions(found: dict[str, Any], wishes: Wishes, described: Described | None) -> list[str]:
     """Everything that is neither counted nor given."""
     place, cores = found["hardware"], found["cores"]
+    peak = place["fp32_tflops" if found["recipe"]["precision"] == "fp32" else "tflops"]
     lines = []
     if wishes.images_per_second is None:
         lines.append(
-            f"{place['student_mfu']:.0%} of {place['tflops']:,.0f} TFLOP/s for the student, {place['teacher_mfu']:.0%} for the "
+            f"{place['student_mfu']:.0%} of {peak:,.0f} TFLOP/s ({found['recipe']['precision']}) for the student, "
+            f"{place['teacher_mfu']:.0%} for the "
             "teacher (--mfu, --teacher-mfu; better: --images-per-second of a measured minute); less where a GPU has under "
             "some 64 images at a time"
         )
