@@ -11,6 +11,7 @@ from pathlib import Path
 from toolkit.cli_checkpoints import add_checkpoints, run_checkpoints
 from toolkit.cli_doctor import add_doctor, run_doctor
 from toolkit.cli_embed import add_embed, run_embed
+from toolkit.cli_estimate import add_estimate, run_estimate
 from toolkit.cli_profile import add_profile, run_profile
 from toolkit.cli_select import add_options, run_select
 from toolkit.cli_shards import add_shards, run_shards
@@ -43,6 +44,7 @@ def dispatch(argv: Sequence[str]) -> None:
         "calibrate": run_calibrate,
         "checkpoints": run_checkpoints,
         "doctor": lambda words: run_doctor(words, given),
+        "estimate": run_estimate,
         "profile": run_profile,
         "select": run_select,
         "students": run_students,
@@ -94,6 +96,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_doctor(
         verbs.add_parser("doctor", help="check every node before a long run: one table, red where something is bad")
+    add_estimate(
+        verbs.add_parser("estimate", help="time, memory, network, storage and energy of a recipe, without a GPU")
     )
 
     add_options(

@@ -9,13 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
+sys.path.insert(0, BENCHMARKS)
 
 from step_dimefm import losses_of
 from step_flops import model_flops
 from step_table import ratio_of, summary, used
 from step_variants import DEFAULT_GROUPS, Machine, Ratio, plan
 from stopwatch import Finished, Stopwatch
+
+sys.path.remove(BENCHMARKS)  # a benchmark and a folder of tests may have one name
 
 from toolkit.config import FIELD_PRESETS
 from toolkit.embeddings import LOCAL, Embeddings

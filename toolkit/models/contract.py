@@ -57,15 +57,18 @@ def check_model(
 ) -> int:
     """Push two fake pictures, with `text_tower` two sentences, through and return the embedding width.
 
-    `asked_by` is the setting that named the model, such as `student.name=my_models:small`. Raises ConfigError saying
-    which method, shape or dtype is wrong.
+    `asked_by` is the setting that named the model, such as `student.name=my_models:small`. A model on the meta device is
+    only asked for shapes. Raises ConfigError saying which method, shape or dtype is wrong.
     """
     if not isinstance(module, nn.Module):
         raise ConfigError(f"{asked_by} gave a {type(module).__name__}; it must return a torch.nn.Module")
     side = preprocess.image_size
-    fake = {"encode_image": torch.zeros(2, 3, side, side)}
+    empty = any(parameter.is_meta for parameter in module.parameters())
+    if empty:
+        module.to("meta")  # accelerate's empty initialisation leaves buffers where they were
+    fake = {"encode_image": torch.zeros(2, 3, side, side, device="meta" if empty else "cpu")}
     if text_tower:
-        fake["encode_text"] = torch.ones(2, context_length, dtype=torch.int64)
+        fake["encode_text"] = torch.ones(2, context_length, dtype=torch.int64, device="meta" if empty else "cpu")
     for method in fake:
         if not callable(getattr(module, method, None)):
             hint = " (if its forward already returns embeddings, add encode_image = forward to the class)"
@@ -106,8 +109,7 @@ def checked_width(module: nn.Module, method: str, given: Tensor, asked_by: str) 
         raise ConfigError(
             f"{asked_by}: {method} must return [b, e], for 2 samples it returned {list(found.shape)}; pool and flatten"
         )
-    if not found.is_floating_point() or not bool(found.isfinite().all()):
-        raise ConfigError(
-            f"{asked_by}: {method} must return finite floats, it returned {found.dtype} with {found[0, :3].tolist()}"
-        )
+    if not found.is_floating_point() or not (found.is_meta or bool(found.isfinite().all())):
+        values = "no values" if found.is_meta else found[0, :3].tolist()
+        raise ConfigError(f"{asked_by}: {method} must return finite floats, it returned {found.dtype} with {values}")
     return int(found.shape[1])
