@@ -36,6 +36,7 @@ def full_ds_config(run: Run, batch: Batch) -> dict[str, Any]:
         "gradient_accumulation_steps": 1,  # ours: several backwards, one step
         "managed_gradient_accumulation": False,  # one or several backwards, then one step(): right in every stage
         "gradient_clipping": run.optim.gradient_clipping,  # always written: DeepSpeed's default became 1.0
+        "timers": {"throughput": {"enabled": False}},  # DeepSpeed's waits for the device at every forward and step
     }
     if run.optim.optimizer == "sgd":
         content["zero_allow_untested_optimizer"] = True  # ours: measured equal to one process in every stage

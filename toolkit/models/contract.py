@@ -1,6 +1,7 @@
 """What a model must offer, and the check that says what is missing."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -42,9 +43,14 @@ def count_parameters(module: nn.Module) -> int:
 
 def normalise(images: UInt8[Tensor, "b 3 h w"], preprocess: Preprocess) -> Float[Tensor, "b 3 h w"]:
     """Bytes to the model's mean and standard deviation, in fp32, on the images' device."""
-    mean = torch.tensor(preprocess.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(preprocess.std, device=images.device).view(1, 3, 1, 1)
+    mean, std = (constants(values, images.device) for values in (preprocess.mean, preprocess.std))
     return (images.float() / 255 - mean) / std
+
+
+@lru_cache(maxsize=64)
+def constants(values: tuple[float, ...], device: torch.device) -> Float[Tensor, "1 3 1 1"]:
+    """On the device once: a copy from pageable memory at each step would wait for the GPU."""
+    return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def scalar_parameters(module: nn.Module) -> list[str]:

@@ -20,6 +20,7 @@ from toolkit.embeddings import unit
 from toolkit.errors import ConfigError
 from toolkit.models.build import CARD_NAME, build_model, from_folder, load_weights
 from toolkit.models.contract import Model, normalise
+from toolkit.models.frozen import quicken
 from toolkit.models.tokenizers import Tokenizer, build_tokenizer
 from toolkit.registry import did_you_mean
 
@@ -41,6 +42,8 @@ class Teacher:
         self.logit_bias = own_scalar(model.module, "logit_bias", device, exponentiate=False)
         """Of SigLIP-type teachers, [1]."""
         self.module: nn.Module = model.module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        if device.type == "cpu":
+            quicken(self.module)
 
     @property
     def image_params(self) -> int:
