@@ -96,6 +96,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_doctor(
         verbs.add_parser("doctor", help="check every node before a long run: one table, red where something is bad")
+    )
+
     add_estimate(
         verbs.add_parser("estimate", help="time, memory, network, storage and energy of a recipe, without a GPU")
     )

@@ -9,20 +9,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
-sys.path.insert(0, BENCHMARKS)
-
-from step_dimefm import losses_of
-from step_flops import model_flops
-from step_table import ratio_of, summary, used
-from step_variants import DEFAULT_GROUPS, Machine, Ratio, plan
-from stopwatch import Finished, Stopwatch
-
-sys.path.remove(BENCHMARKS)  # a benchmark and a folder of tests may have one name
-
 from toolkit.config import FIELD_PRESETS
 from toolkit.embeddings import LOCAL, Embeddings
 from toolkit.losses import build_losses
+
+BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
+sys.path.insert(0, BENCHMARKS)
+from step_dimefm import losses_of  # noqa: E402
+from step_flops import model_flops  # noqa: E402
+from step_table import ratio_of, summary, used  # noqa: E402
+from step_variants import DEFAULT_GROUPS, Machine, Ratio, plan  # noqa: E402
+from stopwatch import Finished, Stopwatch  # noqa: E402
+
+sys.path.remove(BENCHMARKS)  # a benchmark and a folder of tests may have one name, such as data
+sys.modules.pop("data", None)
 
 CPU = Machine(cuda=False, cores=2, batch=16, batches=(8, 32))
 GPU = Machine(cuda=True, cores=16, batch=1024, batches=(256,))
