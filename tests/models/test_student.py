@@ -90,6 +90,11 @@ def test_image_size_of_an_open_clip_student(tiny: str) -> None:
     assert model.module.state_dict()["visual.positional_embedding"].shape[0] == 1 + 9
 
 
+def test_timm_student_with_a_layer_behind_its_pooling() -> None:
+    """MobileNets: the projection takes what comes out, not what goes into that layer."""
+    assert width_of(student("timm/mobilenetv4_conv_small_050", 20)) == 20
+
+
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_resnet", "timm/test_convnext"])
 def test_timm_student(name: str) -> None:
     """Behind a projection without bias."""

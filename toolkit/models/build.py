@@ -154,10 +154,21 @@ def from_timm(
         raise ConfigError(
             f"student.kwargs {kwargs}: {error}; open_clip's TimmModel takes pool, drop, drop_path, patch_drop"
         ) from error
+    fit_projection(tower)
     preprocess = Preprocess(image_size=size)
     module = ImageTower(tower)
     check_model(module, preprocess, asked_by=f"{asked_by}={name}", text_tower=False)
     return Model(module, preprocess, name, embed_dim)
+
+
+def fit_projection(tower: TimmModel) -> None:
+    """Give it the width that comes out of the backbone, where that has a layer behind its pooling (MobileNets).
+
+    open_clip 3.3 takes the width before that layer, and its forward then fails.
+    """
+    projection, width = getattr(tower.head, "proj", None), getattr(tower.trunk, "head_hidden_size", None)
+    if isinstance(projection, nn.Linear) and width and width != projection.in_features:
+        tower.head.proj = nn.Linear(width, projection.out_features, bias=projection.bias is not None)
 
 
 def from_open_clip(
