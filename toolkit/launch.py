@@ -11,12 +11,10 @@ from toolkit.config import Run
 from toolkit.config.ds_config import load_ds_config
 from toolkit.errors import ToolkitError
 
-CODES = {"ConfigError": 2, "NonFiniteLoss": 4, "DataError": 6, "CheckpointError": 6}
-"""Exit codes: 0 done or stopped with a checkpoint, 1 unexpected, 2 a user's mistake, 3 another rank is gone, 4 a number that is
-none, 5 nothing moved any more (toolkit/heartbeat.py), 6 data or checkpoints."""
+IN_TRAINING = {"NonFiniteLoss": 4, "DataError": 6, "CheckpointError": 6}
+"""Exit codes once steps have been done. All: 0 done or stopped with a checkpoint, 1 unexpected, 2 a user's mistake, 3 another rank
+is gone, 4 a number that is none, 5 nothing moved any more (toolkit/heartbeat.py), 6 data or checkpoints."""
 SAID_BY_ALL = ("ConfigError", "CheckpointError", "NonFiniteLoss")
-FINAL = ("ConfigError", "CheckpointError", "NonFiniteLoss")
-"""Running the same command again would end the same way."""
 LOST_PEER = ("Connection closed by peer", "Connection reset by peer")
 """How gloo says that another rank is gone; that rank has said why, a stack of this one would only hide it."""
 
@@ -60,9 +58,9 @@ def launch(main: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = No
         if rank == 0 or kind not in SAID_BY_ALL:
             where = "" if rank == 0 else f" (rank {rank})"
             print(f"{kind}{where}: {error}", file=sys.stderr, flush=True)
-        if rank == 0 and kind in FINAL:
+        if rank == 0 and (kind != "DataError" or not launches.stepping):  # a server may be back in a while
             launches.forbid_repeat()
-        leave(CODES.get(kind, 2))
+        leave(IN_TRAINING.get(kind, 2) if launches.stepping else 2)
     except RuntimeError as error:
         if not any(sign in str(error) for sign in LOST_PEER):
             raise

@@ -17,6 +17,8 @@ from toolkit.signals import Asked
 
 NAME = "launches.jsonl"
 REQUEUE_FILE = "DIME_REQUEUE_FILE"
+stepping = False
+"""Has this process begun to train: what goes wrong from here on may be no mistake of the user's."""
 TRIES = 2
 """Automatic restarts that may gain no step."""
 

@@ -151,6 +151,7 @@ def loop(
     metrics = Metrics(run, first) if distributed.is_main() else None
     meter, agreement = Meter(run, streams.sources, progress), Agreement(run, progress)
     engine.train()
+    launches.stepping = True
     while progress.step < last and not agreement.asked:
         heartbeat.phase("waiting for data", progress.step, long=progress.step == first)
         with meter.waiting():
