@@ -24,14 +24,7 @@ def init() -> None:
     """
     if dist.is_initialized():
         return
-    if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "SLURM_STEP_ID" in os.environ:
-        for name, source in (("RANK", "PROCID"), ("LOCAL_RANK", "LOCALID"), ("WORLD_SIZE", "NTASKS")):
-            os.environ[name] = os.environ[f"SLURM_{source}"]
-        if int(os.environ["WORLD_SIZE"]) > 1 and "MASTER_ADDR" not in os.environ:
-            raise ConfigError(
-                "MASTER_ADDR is not set; export it before srun, for example "
-                'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n1), as slurm/distill.sh does'
-            )
+    adopt_slurm_ranks()
     if "RANK" not in os.environ:
         os.environ.update(
             RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
@@ -48,6 +41,18 @@ def init() -> None:
             f"port {os.environ['MASTER_PORT']} is taken, probably by another run on this machine; choose another: "
             "deepspeed --master_port=29501 ..."
         ) from error
+
+
+def adopt_slurm_ranks() -> None:
+    """Inside `srun`, unless a launcher has set RANK: RANK, LOCAL_RANK and WORLD_SIZE from Slurm's own names for them."""
+    if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "SLURM_STEP_ID" in os.environ:
+        for name, source in (("RANK", "PROCID"), ("LOCAL_RANK", "LOCALID"), ("WORLD_SIZE", "NTASKS")):
+            os.environ[name] = os.environ[f"SLURM_{source}"]
+        if int(os.environ["WORLD_SIZE"]) > 1 and "MASTER_ADDR" not in os.environ:
+            raise ConfigError(
+                "MASTER_ADDR is not set; export it before srun, for example "
+                'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n1), as slurm/distill.sh does'
+            )
 
 
 def free_port() -> int:

@@ -1,0 +1,79 @@
+"""The scripts with the toolkit itself on two nodes: a run to its end, its evaluation, and a store filled by an array."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from killing import differing
+
+from toolkit.data.shards import expand_shards, scan_shard, write_shards
+from toolkit.playground.prepare import TEACHER
+from toolkit.playground.shards import write_world
+
+REPO = Path(__file__).resolve().parents[2]
+TINY = (
+    "steps=6", "optim.warmup_steps=2", "data.global_batch_size=64", "evaluation.every_steps=0", "evaluation.best=''",
+    "checkpoint.every_steps=0", "logging.every_steps=1", "logging.tensorboard=false", "workers=0",
+)  # fmt: skip
+
+
+@pytest.fixture
+def real(site: Any) -> Any:
+    """This Python and this tree's toolkit and recipes."""
+    site.env = {"DIME_PYTHON": sys.executable, "PYTHONPATH": str(REPO)}
+    shutil.copy(REPO / "recipes/quickstart.py", site.folder / "recipes/quickstart.py")
+    return site
+
+
+@pytest.mark.slow
+def test_a_run_to_its_end_and_its_evaluation(real: Any) -> None:
+    """Two nodes with a rank each; `dime evaluate` then shares its work among two ranks on one node."""
+    job = real.distill("recipes/quickstart.py", *TINY)
+    record = real.wait(job, seconds=400)
+    log = real.log(job)
+    assert (record["JobState"], record["Restarts"]) == ("COMPLETED", "0"), log
+    assert "64 images per step = 2 ranks x 32 per rank" in log and log.rstrip().endswith("done")
+    report = json.loads((real.folder / "runs/quickstart/report.json").read_text())
+    assert report["teacher"]["top1"] > 80
+    assert not list(real.folder.glob(".dime-requeue-*"))
+    judged = real.sbatch(
+        "--time=20", "--ntasks-per-node=2", "--cpus-per-task=1", "slurm/evaluate.sh", "runs/quickstart", "--json"
+    )
+    assert real.wait(judged, seconds=200)["JobState"] == "COMPLETED", real.log(judged)
+    last = [line for line in real.log(judged).splitlines() if line.startswith("{")][-1]
+    shown = json.loads(last)["sets"]["scenes"]
+    assert (
+        shown["student"]["top1"]
+        == json.loads((real.folder / "runs/quickstart/evaluation.json").read_text())["sets"]["scenes"]["student"][
+            "top1"
+        ]
+    )
+
+
+@pytest.mark.slow
+def test_an_array_fills_a_store_as_one_run_does(real: Any) -> None:
+    """Eight tasks, two at a time, one of which is killed and submitted again, then as two ranks: the bytes of one run."""
+    world = write_world(real.folder / "world", images=160, texts=8, test_images_per_class=1, test_pairs=20)
+    shard = scan_shard(expand_shards(str(world / "train_images"), asked_by="test")[0])
+    pictures = ({"__key__": shard.keys[row], "png": shard.read(row, "png")} for row in range(shard.count))
+    write_shards(real.folder / "pictures", pictures, 8)
+    words = ["images", "pictures", "--teacher", str(TEACHER), "--views", "2", "--workers", "0", "--out"]
+    shape = ("--time=20", "--cpus-per-task=1")
+    job = real.sbatch(*shape, "--array=0-7%2", "slurm/embed.sh", *words, "store")
+    real.until(lambda: "command:" in real.log(f"{job}_3"), f"{job}_3", seconds=300)  # Python takes seconds to start
+    real.lab.run("scancel", f"{job}_3")
+    for task in range(8):
+        state = real.wait(f"{job}_{task}", seconds=300)["JobState"]
+        assert state == ("CANCELLED" if task == 3 else "COMPLETED"), real.log(f"{job}_{task}")
+    assert len(list((real.folder / "store/image").glob("*.safetensors"))) == 17
+    two_ranks = ("--nodes=2", "--ntasks-per-node=1")
+    again = real.sbatch(*shape, *two_ranks, "--array=3", "slurm/embed.sh", *words, "store")
+    assert real.wait(f"{again}_3", seconds=200)["JobState"] == "COMPLETED", real.log(f"{again}_3")
+    assert "of 20 shards into store/image, 2 processes" in real.log(f"{again}_3")
+    one_run = [sys.executable, "-m", "toolkit.cli", "embed", *words, "one"]
+    subprocess.run(one_run, cwd=real.folder, check=True, env=real.lab.daemons.env | real.env, timeout=200)
+    assert differing(real.folder / "store", real.folder / "one") == []

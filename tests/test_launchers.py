@@ -1,0 +1,60 @@
+"""A run over two nodes without Slurm, by torchrun and by deepspeed: both nodes are this machine, started as a person starts them."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from launch_ranks import environment, free_port
+
+REPO = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+TINY = (
+    "steps=4", "optim.warmup_steps=1", "data.global_batch_size=64", "evaluation.every_steps=0", "evaluation.best=''",
+    "checkpoint.every_steps=0", "logging.every_steps=1", "logging.tensorboard=false", "workers=0",
+)  # fmt: skip
+
+
+def on_two_nodes(cwd: Path, *nodes: Sequence[str]) -> list[str]:
+    """What each node's launcher printed; it is started in a session of its own, which is ended in any case."""
+    started = [
+        subprocess.Popen(words, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for words in nodes
+    ]
+    try:
+        said = [process.communicate(timeout=400)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    for process, output in zip(started, said, strict=True):
+        assert process.returncode == 0, output[-4000:]
+    return said
+
+
+def losses_of(cwd: Path) -> list[float]:
+    """Of the run's steps."""
+    lines = [json.loads(line) for line in (cwd / "runs/quickstart/metrics.jsonl").read_text().splitlines()]
+    return [line["train/loss"] for line in lines if "train/loss" in line]
+
+
+@pytest.mark.slow
+def test_torchrun_and_deepspeed_over_two_nodes(tmp_path: Path) -> None:
+    """The same run by each: two ranks, and the same losses."""
+    recipe, found = str(REPO / "recipes/quickstart.py"), {}
+    (tmp_path / "hosts").write_text("localhost slots=1\n127.0.0.2 slots=1\n")
+    for launcher in ("torchrun", "deepspeed"):
+        cwd = tmp_path / launcher
+        cwd.mkdir()
+        place = [f"--master_addr={'127.0.0.1'}", f"--master_port={free_port()}"]
+        own = {
+            "torchrun": ["--nnodes=2", "--nproc_per_node=1"],
+            "deepspeed": [f"--hostfile={tmp_path / 'hosts'}", "--no_ssh"],
+        }[launcher]
+        nodes = [[str(BIN / launcher), *own, f"--node_rank={node}", *place, recipe, *TINY] for node in (0, 1)]
+        said = on_two_nodes(cwd, *nodes)
+        assert "64 images per step = 2 ranks x 32 per rank" in said[0]
+        found[launcher] = losses_of(cwd)
+    assert len(found["torchrun"]) == 4
+    assert found["torchrun"] == found["deepspeed"]
