@@ -62,13 +62,11 @@ seconds_in() {
     echo $((days * 86400 + sum))
 }
 
-# What this shell hears goes on to the tasks. Slurm's own signal (--signal without B:, scancel, pre-emption) reaches them without us.
+# What this shell hears is meant for the tasks: scancel passes it on to them, while srun would end them at a TERM. When Slurm itself
+# warns or ends a job (--signal without B:, scancel, pre-emption, a dead node) it tells the tasks without us.
 heard() {
     told=$1
-    case $1 in
-        USR1) kill "-${USR1_BECOMES:-USR1}" "$step" 2>/dev/null ;;
-        TERM) [[ $(squeue -h -j "$job" -o %T) == RUNNING ]] && kill -TERM "$step" 2>/dev/null ;;
-    esac
+    [[ $1 == TERM && $(squeue -h -j "$job" -o %T) != RUNNING ]] || scancel "--signal=${USR1_BECOMES:-$1}" "$job"
 }
 
 # One task per GPU; ranks are read from SLURM_* in Python. What stands between srun and Python must `exec`, or signals end there.

@@ -21,7 +21,7 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
-# A requeued job waits until its old credential has expired, by default two minutes.
+# A requeued job waits until its old credential has expired; less than 5 s are taken as the default, two minutes.
 AuthInfo=socket={root}/run/munge.sock,cred_expire=5
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 # With -c the controller counts anew each time; what is named after a job must not meet that of the last cluster.
@@ -127,7 +127,7 @@ class Layout:
             here = f"NodeHostname={machine} NodeAddr=127.0.0.1 Port={self.port + 1 + i}"
             there = f"NodeAddr=10.77.0.{11 + i} Port={self.port + 1}"
             where = here if self.mode == "loop" else there
-            lines += f"NodeName={name} {where} CPUs=64 RealMemory=500000 Gres=gpu:8 State=UNKNOWN\n"
+            lines += f"NodeName={name} {where} CPUs=128 RealMemory=500000 Gres=gpu:8 State=UNKNOWN\n"
             hosts += f"10.77.0.{11 + i} {name}\n"
         (root / "slurm.conf").write_text(lines)
         (root / "gres.conf").write_text(f"Name=gpu File={GPUS}\n")

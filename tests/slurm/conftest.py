@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,11 +85,6 @@ class Site:
         """What the trainer found at its start."""
         return json.loads((self.folder / f"seen-{restart}-{rank}.json").read_text())
 
-    def hurry(self, job: str) -> None:
-        """A job that was put back into the queue waits some seconds there; spare us that."""
-        self.wait(job, "PENDING", "RUNNING", "COMPLETED")
-        self.lab.run("scontrol", "update", f"jobid={job}", "starttime=now", check=False)
-
 
 def site_of(lab: SlurmLab, tmp_path: Path) -> Site:
     """With the scripts as they are shipped and the stand-in as the default recipe; its name has a space."""
@@ -107,7 +103,15 @@ def site(labs: Callable[[str], SlurmLab], tmp_path: Path) -> Site:
     return site_of(labs("linuxproc"), tmp_path)
 
 
-@pytest.fixture(params=["linuxproc", "pgid"])
-def tracked_site(labs: Callable[[str], SlurmLab], tmp_path: Path, request: pytest.FixtureRequest) -> Site:
-    """On each: with pgid a signal reaches only the processes that srun itself started, as on clusters with cgroups."""
-    return site_of(labs(request.param), tmp_path)
+@pytest.fixture(scope="module")
+def stories(
+    labs: Callable[[str], SlurmLab], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[dict[str, Future[None]]]:
+    """The module's STORIES, `name: (tracker of processes, function of a Site)`, all at once and each in a folder of its own.
+
+    A job that was put back into the queue waits there for seven seconds; like this all wait together.
+    """
+    told = request.module.STORIES
+    sites = {name: site_of(labs(tracker), tmp_path_factory.mktemp("story")) for name, (tracker, _) in told.items()}
+    with ThreadPoolExecutor(len(told)) as threads:
+        yield {name: threads.submit(story, sites[name]) for name, (_, story) in told.items()}

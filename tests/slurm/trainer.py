@@ -1,7 +1,7 @@
 """Stands in for a recipe: keeps what a training run promises to slurm/distill.sh, and counts instead of training.
 
 Words `key=value`: `steps` to count to; `first=hold` waits for a signal after three steps of the job's first launch, `first=die` has
-rank 1 die there, `first=mistake` ends as a user's mistake does. What each launch of each rank saw is left in `seen-RESTART-RANK.json`.
+rank 1 die there, `first=mistake` ends as a user's mistake does, `first=frail` holds but dies of any signal. What each launch of each rank saw is left in `seen-RESTART-RANK.json`.
 """
 
 import json
@@ -55,7 +55,7 @@ def count(steps: int, first: str) -> None:
     while len(done) < steps:
         done.append(len(done) + 1)
         STEP.write_text(" ".join(map(str, done)))
-        while first == "hold" and RESTART == 0 and len(done) == 3 and not told:
+        while first in ("hold", "frail") and RESTART == 0 and len(done) == 3 and not told:
             time.sleep(0.01)
         if first == "die" and RESTART == 0 and len(done) == 3:
             if RANK:
@@ -69,11 +69,13 @@ def count(steps: int, first: str) -> None:
 
 def main() -> None:
     """Count to `steps`."""
+    words = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
     for number in (signal.SIGUSR1, signal.SIGTERM):
-        signal.signal(number, lambda number, _: told.append(number))
+        signal.signal(
+            number, signal.SIG_DFL if words.get("first") == "frail" else lambda number, _: told.append(number)
+        )
     if RANK == 0:
         MARKER.touch()
-    words = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
     if words.get("first") == "mistake":
         if RANK == 0:
             print("ConfigError: no setting named optim.lrr", file=sys.stderr, flush=True)
