@@ -43,7 +43,7 @@ prepare() {
     # Should a collective hang, every rank leaves its last ones beside the log (read them with torch's fr_trace).
     export NCCL_DEBUG="${NCCL_DEBUG:-WARN}" TORCH_FR_BUFFER_SIZE="${TORCH_FR_BUFFER_SIZE:-20000}"
     export TORCH_NCCL_DUMP_ON_TIMEOUT="${TORCH_NCCL_DUMP_ON_TIMEOUT:-1}"
-    export TORCH_FR_DUMP_TEMP_FILE="${TORCH_FR_DUMP_TEMP_FILE:-$PWD/$SLURM_JOB_NAME-$SLURM_JOB_ID-nccl-rank}"
+    export TORCH_FR_DUMP_TEMP_FILE="${TORCH_FR_DUMP_TEMP_FILE:-$PWD/$SLURM_JOB_NAME-$SLURM_JOB_ID-collectives-rank}"
 
     local left
     left=$(squeue -h -j "$job" -o %L)

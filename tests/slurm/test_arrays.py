@@ -154,3 +154,15 @@ def test_evaluate_passes_its_words_on(site: Any) -> None:
         assert f"<{rank}><-u><-m><toolkit.cli><evaluate><{words[0]}><{words[1]}>" in site.log(job)
     empty = site.sbatch("slurm/evaluate.sh")
     assert site.wait(empty)["ExitCode"] == "2:0" and "which run?" in site.log(empty)
+
+
+@pytest.mark.slow
+def test_slurms_own_warning_before_the_time_limit(site: Any) -> None:
+    """With two minutes in all the script's two minutes' warning comes at Slurm's next look at the clock."""
+    prepared(site)
+    (site.folder / "hold-0").touch()
+    job = site.sbatch("--time=2", "--cpus-per-task=1", "--array=0-0", "slurm/embed.sh", *WORDS)
+    site.until(lambda: "its time is over: back into the queue" in site.log(f"{job}_0"), f"{job}_0", seconds=150)
+    (site.folder / "hold-0").unlink()
+    record = site.wait(f"{job}_0")
+    assert (record["JobState"], record["Restarts"]) == ("COMPLETED", "1") and written(site) == ALL

@@ -52,7 +52,7 @@ def test_environment_of_a_rank(site: Any) -> None:
     assert 1140 < int(env["DIME_JOB_END"]) - submitted < 1260  # --time=20
     assert env["SRUN_CPUS_PER_TASK"] == "1" and env["OMP_NUM_THREADS"] == "1"
     assert job in env["TRITON_CACHE_DIR"] and job in env["TORCHINDUCTOR_CACHE_DIR"]
-    assert env["TORCH_FR_DUMP_TEMP_FILE"].startswith(f"{site.folder}/dime-{job}")
+    assert env["TORCH_FR_DUMP_TEMP_FILE"].startswith(f"{site.folder}/dime-{job}-")
 
 
 def test_log_says_what_the_job_is_and_how_it_ended(site: Any) -> None:

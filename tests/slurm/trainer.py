@@ -1,7 +1,8 @@
 """Stands in for a recipe: keeps what a training run promises to slurm/distill.sh, and counts instead of training.
 
-Words `key=value`: `steps` to count to; `first=hold` waits for a signal after three steps of the job's first launch, `first=die` has
-rank 1 die there, `first=mistake` ends as a user's mistake does, `first=frail` holds but dies of any signal. What each launch of each rank saw is left in `seen-RESTART-RANK.json`.
+Words `key=value`: `steps` to count to, and what happens in the job's first launch: `first=hold` waits for a signal after three steps,
+`first=frail` does and dies of it, `first=die` has rank 1 die there, `first=mistake` ends as a user's mistake does. What each launch of
+each rank saw is left in `seen-RESTART-RANK.json`.
 """
 
 import json
@@ -72,7 +73,8 @@ def main() -> None:
     words = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(
-            number, signal.SIG_DFL if words.get("first") == "frail" else lambda number, _: told.append(number)
+            number,
+            signal.SIG_DFL if words.get("first") in ("frail", "mistake") else lambda number, _: told.append(number),
         )
     if RANK == 0:
         MARKER.touch()
