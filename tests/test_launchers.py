@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 from launch_ranks import environment, free_port
 
+from toolkit.playground.shards import write_world
+
 REPO = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 TINY = (
     "steps=4", "optim.warmup_steps=1", "data.global_batch_size=64", "evaluation.every_steps=0", "evaluation.best=''",
     "checkpoint.every_steps=0", "logging.every_steps=1", "logging.tensorboard=false", "workers=0",
+    "data.images=../world/train_images", "data.texts=../world/train_texts", "teacher.store=''",
+    "evaluation.sets.scenes.shards=../world/test_classes", "evaluation.sets.scenes.classes=../world/classes.json",
+    "evaluation.sets.captions.shards=../world/test_pairs",
 )  # fmt: skip
 
 
@@ -43,11 +48,12 @@ def losses_of(cwd: Path) -> list[float]:
 def test_torchrun_and_deepspeed_over_two_nodes(tmp_path: Path) -> None:
     """The same run by each: two ranks, and the same losses."""
     recipe, found = str(REPO / "recipes/quickstart.py"), {}
+    write_world(tmp_path / "world", images=320, texts=320, test_images_per_class=1, test_pairs=20)
     (tmp_path / "hosts").write_text("localhost slots=1\n127.0.0.2 slots=1\n")
     for launcher in ("torchrun", "deepspeed"):
         cwd = tmp_path / launcher
         cwd.mkdir()
-        place = [f"--master_addr={'127.0.0.1'}", f"--master_port={free_port()}"]
+        place = ["--master_addr=127.0.0.1", f"--master_port={free_port()}"]
         own = {
             "torchrun": ["--nnodes=2", "--nproc_per_node=1"],
             "deepspeed": [f"--hostfile={tmp_path / 'hosts'}", "--no_ssh"],
