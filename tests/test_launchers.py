@@ -64,3 +64,41 @@ def test_torchrun_and_deepspeed_over_two_nodes(tmp_path: Path) -> None:
         found[launcher] = losses_of(cwd)
     assert len(found["torchrun"]) == 4
     assert found["torchrun"] == found["deepspeed"]
+
+
+PDSH = """\
+#!/bin/bash
+# pdsh -S -f 1024 -w HOSTS WORD...: the words are joined for a shell on each host, where %n is its number
+while [[ $1 == -* ]]; do [[ $1 == -S ]] && shift || { [[ $1 == -w ]] && hosts=$2; shift 2; }; done
+number=0 line=$*
+for host in ${hosts//,/ }; do
+    bash -c "${line//%n/$number}" 2>&1 | sed "s/^/$host: /" &
+    number=$((number + 1))
+done
+wait
+"""
+
+
+@pytest.mark.slow
+def test_words_survive_deepspeeds_hostfile(tmp_path: Path) -> None:
+    """deepspeed hands them to a shell on each host; ssh and pdsh are stand-ins that start that shell here."""
+    for name, text in (("pdsh", PDSH), ("ssh", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "hosts").write_text("one slots=2\ntwo slots=2\n")
+    words = [
+        "data.images=a b/{00000..00003}.tar::it/*.tar",
+        "data.texts=b/texts",
+        "data.global_batch_size=64",
+        "--dry-run",
+    ]
+    env = environment()
+    env["PATH"] = f"{tmp_path}:{env['PATH']}"
+    launcher = [str(BIN / "deepspeed"), "--hostfile=hosts", "--master_addr=127.0.0.1", f"--master_port={free_port()}"]
+    command = [*launcher, str(REPO / "recipes/quickstart.py"), *words]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for host in ("one", "two"):
+        said = [line.removeprefix(f"{host}: ") for line in done.stdout.splitlines() if line.startswith(f"{host}: ")]
+        assert "  images: a b/{00000..00003}.tar::it/*.tar" in said, said
+        assert any("64 images per step = 4 ranks x 16 per rank" in line for line in said)
