@@ -62,11 +62,11 @@ seconds_in() {
     echo $((days * 86400 + sum))
 }
 
-# What this shell hears is meant for the tasks: scancel passes it on to them, while srun would end them at a TERM. When Slurm itself
-# warns or ends a job (--signal without B:, scancel, pre-emption, a dead node) it tells the tasks without us.
+# USR1 to this shell is meant for the tasks; scancel passes it on, while srun may take a signal for itself. A TERM they get from Slurm as
+# this shell does (scancel, pre-emption, a dead node, the time limit), and a second one would end them before their checkpoint is written.
 heard() {
     told=$1
-    [[ $1 == TERM && $(squeue -h -j "$job" -o %T) != RUNNING ]] || scancel "--signal=${USR1_BECOMES:-$1}" "$job"
+    [[ $1 == USR1 ]] && scancel "--signal=${USR1_BECOMES:-USR1}" "$job"
 }
 
 # One task per GPU; ranks are read from SLURM_* in Python. What stands between srun and Python must `exec`, or signals end there.

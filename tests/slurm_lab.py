@@ -109,15 +109,24 @@ class SlurmLab:
 
     def __enter__(self) -> "SlurmLab":
         self.layout.write()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def start(self) -> None:
+        """Daemons, until every node is idle."""
         if self.layout.mode == "loop":
             self.daemons.start()
         else:
             self.start_namespaces()
         idle = ["idle"] * self.layout.nodes
         self.daemons.until(
-            lambda: self.run("sinfo", "-h", "-N", "-o", "%T", check=False).split() == idle, "nodes to be idle"
+            lambda: self.run("sinfo", "-h", "-N", "-p", "debug", "-o", "%T", check=False).split() == idle,
+            "nodes to be idle",
         )
-        return self
 
     def start_namespaces(self) -> None:
         """All daemons in one process namespace: with its first process everything ends, interfaces too."""

@@ -54,7 +54,12 @@ MinJobAge=3600
 SlurmctldTimeout=10
 SlurmdTimeout=60
 GresTypes=gpu
-PartitionName=debug Nodes=ALL Default=YES DefaultTime=10 MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+PartitionName=low Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE GraceTime=5 MaxTime=INFINITE State=UP
+PartitionName=high Nodes=ALL PriorityTier=9 PreemptMode=OFF MaxTime=INFINITE State=UP
+PartitionName=debug Nodes=ALL PreemptMode=OFF Default=YES DefaultTime=10 MaxTime=INFINITE State=UP
 """
 
 

@@ -39,13 +39,13 @@ def told_by_usr1(site: Any, whom: Sequence[str] = ()) -> None:
     started_over(site, job)
 
 
-def cancelled(site: Any, how: Sequence[str] = ()) -> None:
+def cancelled(site: Any) -> None:
     """A whole checkpoint, though Slurm ends the tasks meanwhile; not run again."""
     job = site.distill("steps=6", "first=hold")
     site.hold(job)
-    site.lab.run("scancel", *how, job)
+    site.lab.run("scancel", job)
     record = site.wait(job)
-    assert (record["JobState"], record["Restarts"]) == ("COMPLETED" if how else "CANCELLED", "0")
+    assert (record["JobState"], record["Restarts"]) == ("CANCELLED", "0")
     site.until(lambda: "ended by scancel or by Slurm" in site.log(job), job)
     assert (site.folder / "checkpoint-0").read_text() == (site.folder / "checkpoint-1").read_text() == "3"
     assert site.step(0) == [1, 2, 3] and not is_back(site, job)
@@ -117,7 +117,6 @@ BY_SIGNAL: dict[str, Callable[[Any], None]] = {
     "usr1 to the shell": partial(told_by_usr1, whom=["--batch"]),
     "usr1 to both": partial(told_by_usr1, whom=["--full"]),
     "scancel": cancelled,
-    "term to the shell": partial(cancelled, how=["--batch", "--signal=TERM"]),
     "dead rank": dead_rank,
 }
 OTHERS: dict[str, Callable[[Any], None]] = {
@@ -137,6 +136,17 @@ STORIES |= {name: ("linuxproc", story) for name, story in OTHERS.items()}
 def test_how_it_ends(stories: dict[str, Future[None]], name: str) -> None:
     """See the story."""
     stories[name].result()
+
+
+@pytest.mark.slow
+def test_preempted(site: Any) -> None:
+    """USR1 at once where the site sends it, then TERM after the grace time: saved, and run again after the other job."""
+    job = site.distill("steps=6", "first=hold", options=("--partition=low", "--exclusive"))
+    site.hold(job)
+    other = site.sbatch("--partition=high", "--exclusive", "--nodes=2", "--wrap=sleep 3")
+    site.until(lambda: (site.folder / "checkpoint-0").exists() and (site.folder / "checkpoint-1").exists(), job)
+    assert site.wait(other)["JobState"] == "COMPLETED"
+    started_over(site, job)
 
 
 @pytest.mark.slow

@@ -68,6 +68,13 @@ def count(steps: int, first: str) -> None:
             leave(0, run_again=told[0] == signal.SIGUSR1)
 
 
+def note(number: int, _: object) -> None:
+    """For the next step; like a run this one takes a second TERM as an order to end at once."""
+    if number == signal.SIGTERM and signal.SIGTERM in told:
+        os._exit(99)
+    told.append(number)
+
+
 def main() -> None:
     """Count to `steps`."""
     words = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
