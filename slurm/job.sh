@@ -66,7 +66,10 @@ seconds_in() {
 # this shell does (scancel, pre-emption, a dead node, the time limit), and a second one would end them before their checkpoint is written.
 heard() {
     told=$1
-    [[ $1 == USR1 ]] && scancel "--signal=${USR1_BECOMES:-USR1}" "$job"
+    case $1 in
+        USR1) scancel "--signal=${USR1_BECOMES:-USR1}" "$job" ;;
+        TERM) say "scancel or Slurm ends this job; submitted again, the same command goes on" ;; # may be this shell's last word
+    esac
 }
 
 # One task per GPU; ranks are read from SLURM_* in Python. What stands between srun and Python must `exec`, or signals end there.
@@ -98,7 +101,7 @@ again() {
 
 finish() {
     case $told:$code in
-        TERM:*) say "ended by scancel or by Slurm; submitted again, the same command goes on" ;;
+        TERM:*) say "ended as it was told, with exit code $code" ;;
         *:0) say "done" ;;
         *) say "failed with exit code $code, and is not run again by itself" ;;
     esac

@@ -46,7 +46,7 @@ def cancelled(site: Any) -> None:
     site.lab.run("scancel", job)
     record = site.wait(job)
     assert (record["JobState"], record["Restarts"]) == ("CANCELLED", "0")
-    site.until(lambda: "ended by scancel or by Slurm" in site.log(job), job)
+    site.until(lambda: "ended as it was told" in site.log(job), job)
     assert (site.folder / "checkpoint-0").read_text() == (site.folder / "checkpoint-1").read_text() == "3"
     assert site.step(0) == [1, 2, 3] and not is_back(site, job)
 
@@ -73,7 +73,7 @@ def cancelled_without_a_word(site: Any) -> None:
     job = site.distill("steps=6", "first=frail")
     site.hold(job)
     site.lab.run("scancel", job)
-    site.until(lambda: "ended by scancel or by Slurm" in site.log(job), job)
+    site.until(lambda: "ended as it was told" in site.log(job), job)
     record = site.wait(job)
     assert (record["JobState"], record["Restarts"]) == ("CANCELLED", "0") and not is_back(site, job)
     assert not list(site.folder.glob(".dime-requeue-*"))
