@@ -90,6 +90,11 @@ ranks() {
 }
 
 again() {
+    # Slurm ends a job's tasks before its shell: that they are gone may be the first that this shell hears of scancel.
+    local state
+    state=$(squeue -h -j "$job" -o %T)
+    [[ -n $state && $state != RUNNING ]] && told=TERM
+    [[ $told == TERM ]] && return
     say "$1: back into the queue, restart $((restart + 1)) goes on from there"
     for pause in 2 10 0; do
         scontrol requeue "$job" && exit 0
