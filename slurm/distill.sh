@@ -4,35 +4,43 @@
 #   sbatch slurm/distill.sh                                             the paper's ViT-B/32 run
 #   sbatch --nodes=8 slurm/distill.sh recipes/distill_swin_tiny.py data.images=... data.texts=... optim.lr=4e-4
 #
-# Words after the script: a recipe (default recipes/distill_vitb32.py), then its overrides. The same command resumes.
-# Set the shape of the job on sbatch's command line; what is here fits three nodes of eight GPUs (24 ranks x 512 images).
+# Submit from the folder that holds slurm/ and recipes/. Words after the script: a recipe (default recipes/distill_vitb32.py), then
+# its overrides. Set the shape of the job on sbatch's command line; what is here fits three nodes of eight GPUs (24 ranks x 512
+# images). Modules, containers, NCCL: slurm/site.env.
+#
+# The run writes a checkpoint five minutes before its time is over and goes back into the queue by itself, as it does after a dead
+# rank or a dead node, until it is done. A mistake in the settings, a loss that is not finite and `scancel` end it; the same command
+# then goes on from the newest checkpoint. `scancel --signal=USR1 JOB`: checkpoint and requeue now.
 #SBATCH --job-name=dime
 #SBATCH --nodes=3
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=12
 #SBATCH --time=24:00:00
+#SBATCH --signal=USR1@300
+#SBATCH --requeue
 #SBATCH --output=%x-%j.out
 #SBATCH --open-mode=append
-set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:?submit this script with sbatch}"
+cd "${SLURM_SUBMIT_DIR:?submit this script with sbatch}" || exit 2
+source slurm/job.sh || { echo "no slurm/job.sh in $PWD; submit from the folder that holds slurm/" >&2; exit 2; }
+prepare
 
 recipe=recipes/distill_vitb32.py
 if [[ $# -gt 0 && $1 == *.py ]]; then
     recipe=$1
     shift
 fi
-[[ -f $recipe ]] || { echo "no recipe $recipe in $SLURM_SUBMIT_DIR; submit from the folder that holds it" >&2; exit 2; }
-python=python3
-[[ -x .venv/bin/python ]] && python=$PWD/.venv/bin/python
-folder=$(dirname "$(command -v "$python")")
-export PATH=$folder:$PATH  # ninja, where DeepSpeed compiles an operator
+[[ -f $recipe ]] || refuse "no recipe $recipe in $PWD; submit from the folder that holds it"
 
-# scontrol exists on the node, not inside containers: ask it here. The port is the job's own.
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 40000))
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-[[ -n ${SLURM_CPUS_PER_TASK:-} ]] && export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not inherit it since 22.05
+# Rank 0 writes this file while running again would help and removes it when it would not. Exit codes cannot say that: srun returns the
+# highest of all tasks, often that of one that was killed.
+export DIME_REQUEUE_FILE="$PWD/.dime-requeue-$SLURM_JOB_ID"
+rm -f "$DIME_REQUEUE_FILE"
+ranks "$recipe" "$@"
 
-# --kill-on-bad-exit: one dead rank ends the job at once instead of leaving the others in a collective.
-srun --kill-on-bad-exit=1 --wait=60 "$python" -u "$recipe" "$@"
+run_again=false
+[[ -e $DIME_REQUEUE_FILE ]] && run_again=true
+rm -f "$DIME_REQUEUE_FILE"
+# After a TERM it is Slurm that decides: it runs a pre-empted job and one whose node died again, and a cancelled one not.
+[[ $run_again == true && $told != TERM ]] && again "the run is not done (its tasks ended with $code)"
+finish

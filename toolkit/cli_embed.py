@@ -94,6 +94,10 @@ def run_embed(words: argparse.Namespace, argv: Sequence[str]) -> None:
 
     request = request_of(words)
     check(request)
+    from toolkit import distributed
+
+    if os.environ.get("SLURM_NTASKS", "1") != "1":  # one task per GPU; a single task may start a process per GPU itself
+        distributed.adopt_slurm_ranks()
     processes = words.processes or gpus() or 1
     if processes > 1 and "RANK" not in os.environ:
         sys.exit(subprocess.run([*launcher(processes), *argv]).returncode)

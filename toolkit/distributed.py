@@ -40,6 +40,16 @@ def init() -> None:
 
 def adopt_ranks() -> None:
     """RANK, LOCAL_RANK, WORLD_SIZE and MASTER_* of this process from its launcher's, `srun`'s, or as those of the only one."""
+    adopt_slurm_ranks()
+    if "RANK" not in os.environ:
+        os.environ.update(
+            RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
+        )
+    os.environ.setdefault("MASTER_PORT", "29500")
+
+
+def adopt_slurm_ranks() -> None:
+    """Inside `srun`, unless a launcher has set RANK: RANK, LOCAL_RANK and WORLD_SIZE from Slurm's own names for them."""
     if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "SLURM_STEP_ID" in os.environ:
         for name, source in (("RANK", "PROCID"), ("LOCAL_RANK", "LOCALID"), ("WORLD_SIZE", "NTASKS")):
             os.environ[name] = os.environ[f"SLURM_{source}"]
@@ -48,11 +58,6 @@ def adopt_ranks() -> None:
                 "MASTER_ADDR is not set; export it before srun, for example "
                 'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n1), as slurm/distill.sh does'
             )
-    if "RANK" not in os.environ:
-        os.environ.update(
-            RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
-        )
-    os.environ.setdefault("MASTER_PORT", "29500")
 
 
 def free_port() -> int:

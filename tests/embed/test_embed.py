@@ -243,3 +243,14 @@ def test_a_recipe_names_its_teachers():
     assert [(t.name, t.pretrained) for t in named.values()] == [
         ("ViT-L-14-quickgelu", "openai"), ("ViT-H-14", "laion2b_s32b_b79k"), ("my.module:tower", "weights.safetensors")
     ]  # fmt: skip
+
+
+def test_more_parts_than_shards(world, tmp_path, capsys):
+    """The part that gets none says so and touches nothing; the others make the store that one run makes."""
+    for part in range(3):
+        embed("images", world, tmp_path / "parts", "--part", f"{part}/3")
+    assert "--part 2/3 of 2 shards is none; nothing to embed" in capsys.readouterr().out
+    embed("images", world, tmp_path / "one", "--part", "0/1")
+    assert all_bytes(tmp_path / "parts") == all_bytes(tmp_path / "one")
+    embed("images", world, tmp_path / "none", "--part", "2/3", "--json")
+    assert said(capsys) == {"stores": []} and not (tmp_path / "none").exists()

@@ -57,8 +57,12 @@ def embed(request: Request, *, as_json: bool) -> list[dict[str, Any]]:
     """Fill a store per teacher; what is there already stays. Raises ConfigError and DataError for what does not fit."""
     PartialState(timeout=NEVER)
     paths = expand_shards(request.shards, asked_by=f"{request.kind} shards")
-    paths = paths[request.part[0] :: request.part[1]]
-    results, frame = [], 0
+    paths, of_all = paths[request.part[0] :: request.part[1]], len(paths)
+    results: list[dict[str, Any]] = []
+    frame = 0
+    if not paths:
+        distributed.say(f"--part {request.part[0]}/{request.part[1]} of {of_all:,} shards is none; nothing to embed")
+        request = replace(request, teachers={})
     for name, cfg in request.teachers.items():
         teacher = build_teacher(cfg, request.precision, distributed.device())
         frame = frame or frame_of(request, teacher)
