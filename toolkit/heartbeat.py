@@ -78,7 +78,6 @@ class Heartbeat:
     def stop(self) -> None:
         """The run has ended: watch no more."""
         self._ended.set()
-        faulthandler.cancel_dump_traceback_later()
 
     def phase(self, name: str, step: int, *, long: bool = False) -> None:
         """The main thread begins something."""
@@ -118,6 +117,7 @@ class Heartbeat:
             seconds = time.monotonic() - since
             if seconds > self.limit * (LONG if long else 1):
                 self._give_up(name, step, seconds)
+        faulthandler.cancel_dump_traceback_later()
 
     def _give_up(self, name: str, step: int, seconds: float) -> None:
         """Stacks, report, end. Whatever needs a disk is left behind when it hangs."""
