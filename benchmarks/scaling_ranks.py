@@ -104,7 +104,7 @@ def rank(ranks: int, out: Path) -> None:
         step = Step(build_engine(run, distiller, batch, cpu), {"teacher": teacher}, batch, cpu, 0)
 
         def whole(step: Step = step, tensors: dict[str, Any] = tensors) -> None:
-            step.forward_backward(tensors, 0, check=lambda output: None)
+            step.forward_backward(tensors, 0, check=lambda output: output)
             step.engine.step()
 
         found[name] = counted(whole)

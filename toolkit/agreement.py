@@ -43,18 +43,18 @@ class Agreement:
         """
         finite = bool(output.total.isfinite())
         told = distributed.largest([float(not finite), float(signals.asked())])
-        self.asked, self.bad = Asked(int(told[1])), bool(told[0])
+        self.asked = Asked(int(told[1]))
         heartbeat.reached("backward")
-        if not self.bad:
-            return output
-        wrong = [name for name, value in output.terms.items() if not bool(value.isfinite())]
-        self._refused("the loss is", [] if finite else wrong or ["the sum"])
-        return poisoned(output)
+        if told[0] and not self.bad:  # once a step, of whose micro-batches several may be bad
+            self.bad = True
+            wrong = [name for name, value in output.terms.items() if not bool(value.isfinite())]
+            self._refused("the loss is", [] if finite else wrong or ["the sum"])
+        return poisoned(output) if told[0] else output
 
     @contextmanager
     def unless_skipped(self, module: nn.Module) -> Iterator[None]:
         """A step inside leaves buffers (BatchNorm statistics, queues of losses) as they were when its update is left out."""
-        self.skipped = False
+        self.bad = self.skipped = False
         before = [buffer.clone() for buffer in module.buffers()] if self.run.faults.nonfinite == "skip" else []
         yield
         if self.skipped:

@@ -145,7 +145,7 @@ def spread(engine: Any, dtype: torch.dtype, batch: Batch, per_micro_batch: bool 
     step = Step(engine, {"teacher": teacher}, batch, CPU, SEED, per_micro_batch)
     for number, whole in enumerate(batches(dtype)):
         mine = {name: rows.chunk(distributed.world())[distributed.rank()] for name, rows in whole.items()}
-        step.forward_backward(mine, number, check=lambda output: None, observe=number == 1)
+        step.forward_backward(mine, number, check=lambda output: output, observe=number == 1)
         engine.step()
     return weights_of(engine)
 

@@ -115,6 +115,33 @@ def test_skipped_in_every_stage(
     assert len(keys["images"]) == len(keys["texts"]) == 24
 
 
+@pytest.mark.parametrize("accumulation", ["global_batch", "per_micro_batch"])
+def test_one_bad_micro_batch_of_two(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulation: Any
+) -> None:
+    """It is told once, and the whole step is left out."""
+    plain, computing, at, seen = step_module.teacher_embeddings, Step.forward_backward, [-1], []
+
+    def spoilt(teachers: Any, tensors: Any) -> Any:
+        found = plain(teachers, tensors)
+        seen.append(at[0])
+        if at[0] == 2 and seen.count(2) == 1:
+            object.__setattr__(found, "image", found.image * float("nan"))
+        return found
+
+    def noted(self: Step, tensors: Any, number: int, **more: Any) -> Any:
+        at[0] = number
+        return computing(self, tensors, number, **more)
+
+    monkeypatch.setattr(step_module, "teacher_embeddings", spoilt)
+    monkeypatch.setattr(Step, "forward_backward", noted)
+    run = run_with(world, tmp_path / "run", nonfinite="skip")
+    train(replace(run, data=replace(run.data, batch_size_per_gpu=12, accumulation=accumulation)))
+    assert same(weights(run, 2), weights(run, 3)) and not same(weights(run, 3), weights(run, 4))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["faults/nonfinite_steps"] for line in lines] == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from toolkit.config import Batch, Preprocess
 from toolkit.distiller import Distiller, Tower, blanked, route_through_forward
-from toolkit.losses import LossSum, build_loss
+from toolkit.losses import LossOutput, LossSum, build_loss
 from toolkit.models import Teacher
 from toolkit.models.contract import normalise
 from toolkit.step import Step
@@ -64,7 +64,7 @@ def test_batchnorm_counts_each_row_once() -> None:
     torch.manual_seed(0)
     student = Normed()
     step, distiller = step_with(student, {"pvl": build_loss("pvl")}, accumulation=3)
-    step.forward_backward(tensors(), 0, check=lambda output: None)
+    step.forward_backward(tensors(), 0, check=lambda output: output)
     torch.manual_seed(0)
     other = Normed()
     for part in tensors()["student_images"].chunk(3):
@@ -92,9 +92,12 @@ def test_per_micro_batch_reports_means() -> None:
     step, _ = step_with(Normed(), {"pvl": build_loss("pvl"), "udist": build_loss("udist")}, accumulation=2)
     step.per_micro_batch = True
     seen = []
-    output = step.forward_backward(
-        tensors(), 0, check=lambda found: seen.append(found.terms["pvl"].item()), observe=True
-    )
+
+    def note(found: LossOutput) -> LossOutput:
+        seen.append(found.terms["pvl"].item())
+        return found
+
+    output = step.forward_backward(tensors(), 0, check=note, observe=True)
     assert output.terms["pvl"].item() == pytest.approx(sum(seen) / 2) and not output.total.requires_grad
     assert {"pvl_target_entropy", "pvl_top1_agreement", "pvl_gradient_share"} <= set(output.seen)
 
@@ -120,7 +123,7 @@ def test_masked_view_feeds_its_loss() -> None:
         student.body = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, WIDTH))
         student.encode_image = student.body.forward
         step, distiller = step_with(student, {"mfd": build_loss("mfd", mask_fraction=1.0)}, accumulation)
-        step.forward_backward(tensors(), 0, check=lambda output: None)
+        step.forward_backward(tensors(), 0, check=lambda output: output)
         gradients.append([p.grad for p in distiller.parameters()])
     torch.testing.assert_close(*gradients)
 

@@ -1,6 +1,9 @@
 """FLOPs and bytes of towers without contents, against formulas and against the same towers run for real."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import wraps
 
 import pytest
 import torch
@@ -33,6 +36,19 @@ def vit_forward(tokens: int, width: int, layers: int, patch: int, out: int) -> f
     return patches + layers * (attention + mlp) + 2 * width * out
 
 
+def in_a_process_of_its_own(test: Callable[[], None]) -> Callable[[], None]:
+    """As `dime estimate` runs: what other tests do to torch (DeepSpeed's engines do) changes what a recomputation repeats."""
+
+    @wraps(test)
+    def apart() -> None:
+        code = f"import runpy; runpy.run_path({__file__!r})[{test.__name__!r}].__wrapped__()"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return apart
+
+
+@in_a_process_of_its_own
 def test_vit_b_32_against_the_formula() -> None:
     """Forward to the FLOP; backward twice that, without the gradient by the pixels, and the scores once more."""
     found = measured(VIT, 4)
