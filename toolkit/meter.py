@@ -108,7 +108,7 @@ class Meter:
         """
         if distributed.world() == 1:
             return {}
-        own = [waited, waited + ARRIVALS.mean_seconds(), step_seconds]
+        own = [waited, ARRIVALS.mean_seconds(), step_seconds]
         rows = torch.tensor([own], dtype=torch.float64, device=distributed.device())
         data, arrival, lasted = distributed.gather_rows(rows).T.tolist()
         step_seconds = statistics.mean(lasted)  # what all ranks know alike: below, all must decide alike

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from toolkit import distributed
 from toolkit.config import Batch
-from toolkit.embeddings import ARRIVALS, Embeddings
+from toolkit.embeddings import Embeddings
 from toolkit.engine import backward
 from toolkit.losses import LossOutput
 from toolkit.models import Teacher
@@ -41,7 +41,6 @@ class Step:
         The losses see the global batch whatever the accumulation: features of all micro-batches without graph, the
         loss's gradient by them, then each micro-batch again with graph, its random numbers the same as the first time.
         """
-        ARRIVALS.begin(self.device)
         if self.batch.grad_accum_steps == 1:
             return self._at_once(tensors, number, check, observe)
         if self.per_micro_batch:

@@ -19,6 +19,7 @@ from toolkit.data.cache import cache_of
 from toolkit.data.index import write_aside
 from toolkit.distiller import Distiller
 from toolkit.embed import prepare_stores, stored_teacher
+from toolkit.embeddings import ARRIVALS
 from toolkit.engine import build_engine, set_lr, set_weights, update
 from toolkit.errors import ConfigError
 from toolkit.evaluate import Harness, StudentEncoder, flat_metrics
@@ -154,6 +155,7 @@ def loop(
     launches.stepping = True
     while progress.step < last and not agreement.asked:
         heartbeat.phase("waiting for data", progress.step, long=progress.step == first)
+        ARRIVALS.begin(step.device)
         with meter.waiting():
             agreement.batch = found = streams.next()
         tensors = {name: tensor for part in found.values() for name, tensor in part.tensors.items()}

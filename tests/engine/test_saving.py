@@ -226,12 +226,12 @@ def test_a_real_disk(world: Path, tmp_path: Path, case: str) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     size = "3m" if case == "full" else "64m"
-    wait = f"while [ ! -e {disk}/run/checkpoints/newest ]; do sleep 0.1; done; sleep 0.5"
-    later = "" if case == "full" else f"({wait}; mount -o remount,ro {disk}) &\n"
+    folder, wait = disk / "run" / "checkpoints", f"while [ ! -e {disk}/run/checkpoints/newest ]; do sleep 0.1; done"
+    later = "" if case == "full" else f"({wait}; until mount -o remount,ro {folder} 2>&-; do sleep 0.05; done) &\n"
     script = (
-        f"mount -t tmpfs -o size={size} tmpfs {disk}\n{later}"
+        f"mkdir -p {folder}; mount -t tmpfs -o size={size} tmpfs {folder}\n{later}"
         f"{sys.executable} {WORKER} {world} {disk}/run steps=60 checkpoint.every_steps=2 checkpoint.keep_last=9; code=$?\n"
-        f"ls {disk}/run/checkpoints; cp -r {disk}/run {tmp_path}/kept; exit $code"
+        f"ls {folder}; cp -r {disk}/run {tmp_path}/kept; exit $code"
     )
     found = subprocess.run(
         ["unshare", "-Urm", "sh", "-c", script], env=environment(PYTHONPATH=str(Path(__file__).resolve().parents[2]), PACE="0.1"),
@@ -239,8 +239,7 @@ def test_a_real_disk(world: Path, tmp_path: Path, case: str) -> None:
     )  # fmt: skip
     assert found.returncode == 6, found.stdout + found.stderr
     assert "Traceback" not in found.stderr
-    assert ("No space left" in found.stdout) if case == "full" else ("Read-only file system" in found.stdout), (
-        found.stdout
-    )
+    said = "for lack of space on the disk (" if case == "full" else "Read-only file system"
+    assert found.stdout.count(said) == 2 and "2 checkpoints in a row could not be saved" in found.stderr, found.stdout
     whole = checkpoint.steps_saved(tmp_path / "kept")
     assert whole and not any(checkpoint.complaint(folder) for folder in whole)

@@ -117,8 +117,8 @@ def write_state(state: Any, path: Path) -> None:
     """`torch.save`, flushed, and every record read back and compared with its checksum; raises CheckpointError, OSError."""
     try:
         torch.save(state, path)
-    except RuntimeError as error:  # torch's own writer says this where the disk is full
-        raise OSError(f"{path} could not be written ({str(error).splitlines()[0]})") from error
+    except RuntimeError as error:  # torch's own writer says nothing of why; the room that is left is told with it
+        raise OSError(f"{path.name} could not be written whole, most likely for lack of space on the disk") from error
     flush(path)
     with zipfile.ZipFile(path) as archive:
         torn = archive.testzip()
