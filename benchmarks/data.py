@@ -11,7 +11,6 @@ to its transform. Then the memory of our stream over 100,000 small pictures. Wri
 
 import argparse
 import base64
-import gc
 import io
 import json
 import statistics
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 import webdataset as wds
+from photographs import TSV_ROWS, TsvRow, photo
 from PIL import Image
 from receipt import receipt, write
 from torchvision import transforms as T
@@ -42,7 +42,7 @@ from toolkit.data.shards import expand_shards, write_shards  # noqa: E402
 from toolkit.data.streams import Field, ShardStream, batches  # noqa: E402
 from toolkit.data.views import TrainingViews  # noqa: E402
 
-BATCH, UNIQUE, TSV_ROWS, SMALL = 64, 48, 100_000, 100_000
+BATCH, UNIQUE, SMALL = 64, 48, 100_000
 PICTURES = {"256": (384, 256, 2_048, 512), "1024": (1024, 768, 1_152, 128)}
 """Width, height, samples on disk, images per round."""
 ROUNDS = 9
@@ -58,20 +58,6 @@ NAMES = {
 NORMALISE = [T.ToTensor(), T.Normalize(Preprocess().mean, Preprocess().std)]
 Step = Callable[[], int]
 """Does some work and returns how many images it gave."""
-
-
-def photo(number: int, width: int, height: int) -> bytes:
-    """A JPEG that costs what a photograph costs."""
-    draw = np.random.default_rng(number)
-    pixels = np.full((height, width, 3), 120, dtype=np.float32) + 5 * draw.standard_normal((height, width, 1))
-    for cells, strength in ((4, 60), (16, 40), (64, 22), (128, 10)):
-        coarse = draw.standard_normal((max(2, cells * height // width), cells, 3)).astype(np.float32)
-        for channel in range(3):
-            plane = Image.fromarray(coarse[..., channel]).resize((width, height), Image.Resampling.BICUBIC)
-            pixels[..., channel] += strength * np.asarray(plane)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 def ours(shards: Path, live: bool = False) -> Step:
@@ -124,26 +110,6 @@ def open_clip(shards: Path) -> Step:
     )  # fmt: skip
     found = theirs.get_wds_dataset(args, view, is_train=True, tokenizer=lambda text: [0])
     return batch_by_batch(iter(found.dataloader))
-
-
-class TsvRow:
-    """What the released loader does for each sample: open, parse the whole .lineidx, read, close, collect garbage."""
-
-    def __init__(self, path: Path) -> None:
-        """Of a .tsv with its .lineidx beside it."""
-        self.file = open(path)  # noqa: SIM115
-        with open(path.with_suffix(".lineidx")) as file:
-            self.offsets = [int(line.strip()) for line in file.readlines()]
-
-    def read(self, row: int) -> list[str]:
-        """Columns."""
-        self.file.seek(self.offsets[row])
-        return [column.strip() for column in self.file.readline().split("\t")]
-
-    def __del__(self) -> None:
-        """As there."""
-        self.file.close()
-        gc.collect()
 
 
 def tsv(path: Path) -> Step:

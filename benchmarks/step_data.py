@@ -21,7 +21,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from data import TSV_ROWS, photo  # noqa: E402
+from photographs import TSV_ROWS, photo  # noqa: E402
 
 from toolkit.config import Teacher  # noqa: E402
 from toolkit.data.shards import write_shards  # noqa: E402

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from data import TSV_ROWS, TsvRow
+from photographs import TSV_ROWS, TsvRow
 from PIL import Image
 from stopwatch import Stopwatch
 from torch import Tensor, nn

@@ -22,7 +22,6 @@ from step_variants import DEFAULT_GROUPS, Machine, Ratio, plan  # noqa: E402
 from stopwatch import Finished, Stopwatch  # noqa: E402
 
 sys.path.remove(BENCHMARKS)  # a benchmark and a folder of tests may have one name, such as data
-sys.modules.pop("data", None)
 
 CPU = Machine(cuda=False, cores=2, batch=16, batches=(8, 32))
 GPU = Machine(cuda=True, cores=16, batch=1024, batches=(256,))
