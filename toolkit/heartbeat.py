@@ -25,6 +25,8 @@ CODE = 5
 """Exit code of a rank that ends itself because nothing moves."""
 GRACE_SECONDS = 5.0
 """From the first rank's report to its end: the others write their stacks meanwhile."""
+STDERR = 2
+"""The descriptor: sys.stderr may be no file, in a notebook or a test."""
 ORDER = ("waiting for data", "forward", "exchange with the other ranks", "backward", "update")
 """Phases of a step: who is in an earlier one keeps the others waiting."""
 LONG = 6
@@ -112,7 +114,7 @@ class Heartbeat:
         Where a thread keeps the interpreter to itself, so that not even this runs, faulthandler's own thread ends the process.
         """
         while not self._ended.wait(min(self.limit / 10, 5.0)):
-            faulthandler.dump_traceback_later(2 * LONG * self.limit, exit=True)
+            faulthandler.dump_traceback_later(2 * LONG * self.limit, exit=True, file=self._stacks or STDERR)
             name, step, since, long = self._now
             seconds = time.monotonic() - since
             if seconds > self.limit * (LONG if long else 1):
@@ -126,7 +128,7 @@ class Heartbeat:
             f"rank {self.rank} on {self.host}: nothing has moved for {seconds:.0f} s in '{name}' of step {step}",
             flush=True,
         )
-        faulthandler.dump_traceback(sys.stderr, all_threads=True)
+        faulthandler.dump_traceback(STDERR, all_threads=True)
         report = threading.Thread(target=self._report, args=(step,), daemon=True)
         report.start()
         report.join(GRACE_SECONDS)
