@@ -48,4 +48,5 @@ def write(name: str, title: str, table: str, facts: dict[str, Any], raw: Any, no
     RESULTS.mkdir(parents=True, exist_ok=True)
     lines = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     (RESULTS / f"{name}.md").write_text(f"# {title}\n\n{table}\n\n{notes}{chr(10) * 2 if notes else ''}{lines}\n")
-    (RESULTS / f"{name}.json").write_text(json.dumps({"facts": facts, "raw": raw}, indent=1) + "\n")
+    here = f"{RESULTS.resolve().parents[1]}/"  # where this copy of the repository lies is nobody's business
+    (RESULTS / f"{name}.json").write_text(json.dumps({"facts": facts, "raw": raw}, indent=1).replace(here, "") + "\n")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from toolkit.cli_checkpoints import add_checkpoints, run_checkpoints
 from toolkit.cli_doctor import add_doctor, run_doctor
@@ -58,6 +59,38 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dime", description="Distil large vision-language models on unpaired data.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
+    add_verbs_of_runs(verbs)
+    add_checkpoints(
+        verbs.add_parser("checkpoints", help="what a run has saved: whole or torn, newest, best, and its launches")
+    )
+
+    add_profile(verbs.add_parser("profile", help="how fast one core feeds a run, and how many cores a GPU needs"))
+
+    add_doctor(
+        verbs.add_parser("doctor", help="check every node before a long run: one table, red where something is bad")
+    )
+
+    add_estimate(
+        verbs.add_parser("estimate", help="time, memory, network, storage and energy of a recipe, without a GPU")
+    )
+
+    add_options(
+        verbs.add_parser("select", help="choose the sentences to distil on: visually grounded ones, or a baseline")
+    )
+
+    add_embed(verbs.add_parser("embed", help="a teacher's embeddings of shards, computed once; or look a store over"))
+
+    students = verbs.add_parser("students", help="architectures a recipe can name as student.name")
+    students.add_argument("filter", nargs="?", default="", help="part of the name")
+
+    add_shards(
+        verbs.add_parser("shards", help="pictures and sentences as you have them -> shards; or look shards over")
+    )
+    return parser
+
+
+def add_verbs_of_runs(verbs: Any) -> None:
+    """demo, evaluate, report and calibrate."""
     demo = verbs.add_parser(
         "demo", help="distil the embedded teacher on two ranks of this machine (recipes/quickstart.py)"
     )
@@ -87,34 +120,6 @@ def build_parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--out", type=Path, default=None, help="page or folder (default out_dir/calibration.html)")
     calibrate.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     calibrate.add_argument("overrides", nargs="*", help="key=value, as for the recipe")
-
-    add_checkpoints(
-        verbs.add_parser("checkpoints", help="what a run has saved: whole or torn, newest, best, and its launches")
-    )
-
-    add_profile(verbs.add_parser("profile", help="how fast one core feeds a run, and how many cores a GPU needs"))
-
-    add_doctor(
-        verbs.add_parser("doctor", help="check every node before a long run: one table, red where something is bad")
-    )
-
-    add_estimate(
-        verbs.add_parser("estimate", help="time, memory, network, storage and energy of a recipe, without a GPU")
-    )
-
-    add_options(
-        verbs.add_parser("select", help="choose the sentences to distil on: visually grounded ones, or a baseline")
-    )
-
-    add_embed(verbs.add_parser("embed", help="a teacher's embeddings of shards, computed once; or look a store over"))
-
-    students = verbs.add_parser("students", help="architectures a recipe can name as student.name")
-    students.add_argument("filter", nargs="?", default="", help="part of the name")
-
-    add_shards(
-        verbs.add_parser("shards", help="pictures and sentences as you have them -> shards; or look shards over")
-    )
-    return parser
 
 
 def is_override(word: str) -> bool:

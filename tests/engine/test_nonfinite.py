@@ -41,13 +41,15 @@ def run_with(world: Path, out_dir: Path, stage: str = "zero1", **faults: Any) ->
     )  # fmt: skip
 
 
-def spoil_loss(monkeypatch: pytest.MonkeyPatch, steps: tuple[int, ...]) -> None:
-    """The teacher says NaN in these steps, so the loss is NaN."""
+def spoil_loss(monkeypatch: pytest.MonkeyPatch, steps: tuple[int, ...], *, first_only: bool = False) -> None:
+    """The teacher says NaN in these steps (`first_only`: of the first micro-batch), so the loss is NaN."""
     plain, computing, at = step_module.teacher_embeddings, Step.forward_backward, [-1]
+    seen: list[int] = []
 
     def spoilt(teachers: Any, tensors: Any) -> Any:
         found = plain(teachers, tensors)
-        if at[0] in steps:
+        seen.append(at[0])
+        if at[0] in steps and not (first_only and seen.count(at[0]) > 1):
             object.__setattr__(found, "image", found.image * float("nan"))
         return found
 
@@ -120,21 +122,7 @@ def test_one_bad_micro_batch_of_two(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulation: Any
 ) -> None:
     """It is told once, and the whole step is left out."""
-    plain, computing, at, seen = step_module.teacher_embeddings, Step.forward_backward, [-1], []
-
-    def spoilt(teachers: Any, tensors: Any) -> Any:
-        found = plain(teachers, tensors)
-        seen.append(at[0])
-        if at[0] == 2 and seen.count(2) == 1:
-            object.__setattr__(found, "image", found.image * float("nan"))
-        return found
-
-    def noted(self: Step, tensors: Any, number: int, **more: Any) -> Any:
-        at[0] = number
-        return computing(self, tensors, number, **more)
-
-    monkeypatch.setattr(step_module, "teacher_embeddings", spoilt)
-    monkeypatch.setattr(Step, "forward_backward", noted)
+    spoil_loss(monkeypatch, (2,), first_only=True)
     run = run_with(world, tmp_path / "run", nonfinite="skip")
     train(replace(run, data=replace(run.data, batch_size_per_gpu=12, accumulation=accumulation)))
     assert same(weights(run, 2), weights(run, 3)) and not same(weights(run, 3), weights(run, 4))

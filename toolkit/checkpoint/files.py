@@ -64,13 +64,13 @@ def publish(aside: Path, target: Path, files: dict[str, Written]) -> None:
     if target.exists():
         shutil.rmtree(target)
     aside.rename(target)
-    flush_folder(target.parent)
+    flush(target.parent)
     write_aside(target.parent / POINTER, f"{target.name}\n")
 
 
-def flush_folder(folder: Path) -> None:
-    """Make a rename in it survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk, so that they survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

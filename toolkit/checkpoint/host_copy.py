@@ -1,6 +1,5 @@
 """DeepSpeed's checkpoint files by way of memory: what a step waits for is a copy, and what is read back runs no code."""
 
-import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils import fragment_address
 from torch import Tensor
 
+from toolkit.checkpoint.files import flush
 from toolkit.errors import CheckpointError
 
 CLASSES = [LossScaler, ZeroStageEnum, fragment_address]
@@ -124,12 +124,3 @@ def write_state(state: Any, path: Path) -> None:
         torn = archive.testzip()
     if torn is not None:
         raise CheckpointError(f"{path}: {torn} reads back otherwise than it was written; look at the disk")
-
-
-def flush(path: Path) -> None:
-    """Wait until a file is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,13 +25,13 @@ from toolkit.checkpoint.files import (
     Written,
     aside_of,
     clear_leavings,
-    flush_folder,
+    flush,
     folder_of,
     prune,
     publish,
     written,
 )
-from toolkit.checkpoint.host_copy import captured, flush, write_state
+from toolkit.checkpoint.host_copy import captured, write_state
 from toolkit.checkpoint.progress import Progress, layout, rng_state
 from toolkit.config import Run
 from toolkit.data.index import write_aside
@@ -179,7 +179,7 @@ class Saver:
                     f"{name} has {(aside / name).stat().st_size} bytes here, {file.bytes} where it was written"
                 )
         for folder in {(aside / name).parent for name in files}:
-            flush_folder(folder)
+            flush(folder)
         publish(aside, target, files)
         chosen = self.run.checkpoint
         try:

@@ -84,10 +84,12 @@ class TopK:
         chunks = in_chunks(similarity)
         tops = chunks.amax(2)
         better = (tops.amax(1) > self.scores[rows, -1]).nonzero()[:, 0]
+        if not len(better):
+            return
         mine = rows[better]
         tops, worst = tops[better], self.scores[mine, -1]
         scores, found = [self.scores[mine]], [self.places[mine]]
-        for _ in range(min(k, similarity.shape[1]) if len(better) else 0):
+        for _ in range(min(k, similarity.shape[1])):
             score, chunk = tops.max(1, keepdim=True)
             if not (score[:, 0] > worst).any():
                 break
