@@ -26,7 +26,7 @@ CODE = 5
 GRACE_SECONDS = 5.0
 """From the first rank's report to its end: the others write their stacks meanwhile."""
 STDERR = 2
-"""The descriptor: sys.stderr may be no file, in a notebook or a test."""
+"""The descriptor: sys.stderr may be no file, in a notebook or a test, and a file on a disk may hang."""
 ORDER = ("waiting for data", "forward", "exchange with the other ranks", "backward", "update")
 """Phases of a step: who is in an earlier one keeps the others waiting."""
 LONG = 6
@@ -114,7 +114,7 @@ class Heartbeat:
         Where a thread keeps the interpreter to itself, so that not even this runs, faulthandler's own thread ends the process.
         """
         while not self._ended.wait(min(self.limit / 10, 5.0)):
-            faulthandler.dump_traceback_later(2 * LONG * self.limit, exit=True, file=self._stacks or STDERR)
+            faulthandler.dump_traceback_later(2 * LONG * self.limit, exit=True, file=STDERR)
             name, step, since, long = self._now
             seconds = time.monotonic() - since
             if seconds > self.limit * (LONG if long else 1):
@@ -128,10 +128,13 @@ class Heartbeat:
             f"rank {self.rank} on {self.host}: nothing has moved for {seconds:.0f} s in '{name}' of step {step}",
             flush=True,
         )
-        faulthandler.dump_traceback(STDERR, all_threads=True)
-        report = threading.Thread(target=self._report, args=(step,), daemon=True)
+        stacks = stacks_of_all_threads()
+        print(stacks, file=sys.stderr, flush=True)
+        report = threading.Thread(target=self._report, args=(stacks,), daemon=True)
         report.start()
         report.join(GRACE_SECONDS)
+        if report.is_alive():
+            print(f"{self.folder} does not answer: does its file system hang?", file=sys.stderr, flush=True)
         time.sleep(GRACE_SECONDS)
         print(
             f"rank {self.rank} ends with code {CODE}: no progress within faults.hang_seconds={self.limit:g}; stacks of the ranks are in "
@@ -141,13 +144,11 @@ class Heartbeat:
         )
         os._exit(CODE)
 
-    def _report(self, step: int) -> None:
-        """This rank's stacks into its file, those of stopped neighbours too, and who is behind."""
-        if self._stacks is not None:
-            faulthandler.dump_traceback(self._stacks, all_threads=True)
+    def _report(self, stacks: str) -> None:
+        """Stacks of stopped neighbours, who is behind, and this rank's stacks into its file."""
         beats = read_beats(self.folder)
         for beat in beats:
-            if beat.rank != self.rank and beat.host == self.host and is_silent(beat, self.limit):
+            if beat.rank != self.rank and beat.host == self.host and is_stopped(beat.pid):
                 with suppress(OSError):
                     os.kill(beat.pid, signal.SIGUSR2)
                     os.kill(beat.pid, signal.SIGCONT)  # a stopped process writes its stacks when it wakes,
@@ -155,6 +156,17 @@ class Heartbeat:
                     os.kill(beat.pid, signal.SIGKILL)  # and must not go on with a run that has been given up
         for line in behind(beats, self.limit):
             print(line, file=sys.stderr, flush=True)
+        if self._stacks is not None:
+            self._stacks.write(stacks)
+            self._stacks.flush()
+
+
+def stacks_of_all_threads() -> str:
+    """As faulthandler writes them, by way of memory: it holds the interpreter while it writes, and a disk may hang."""
+    with os.fdopen(os.memfd_create("stacks"), "r+b") as memory:
+        faulthandler.dump_traceback(memory.fileno(), all_threads=True)
+        memory.seek(0)
+        return memory.read().decode(errors="replace")
 
 
 def wait_if_given_up() -> None:
@@ -192,6 +204,13 @@ def read_beats(folder: Path) -> list[Beat]:
 def is_silent(beat: Beat, limit: float) -> bool:
     """Has this rank stopped writing: its process is stopped or gone, or its disk hangs."""
     return time.time() - beat.written > max(limit / 2, 2.0)
+
+
+def is_stopped(pid: int) -> bool:
+    """Has somebody sent it SIGSTOP, so that its own watch cannot speak."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    return False
 
 
 def behind(beats: list[Beat], limit: float) -> list[str]:

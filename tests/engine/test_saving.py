@@ -3,8 +3,6 @@
 import errno
 import os
 import re
-import shutil
-import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -13,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from launch_ranks import environment
 from safetensors.torch import load_file, save_file
 
 from toolkit import checkpoint
@@ -213,33 +210,3 @@ class Evil:
 
     def __reduce__(self) -> Any:
         return (os.system, (f"touch {self.path}",))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("unshare") is None or subprocess.run(["unshare", "-Urm", "true"]).returncode != 0,
-    reason="no mount namespaces here: a small disk cannot be mounted",
-)
-@pytest.mark.parametrize("case", ["full", "read_only"])
-def test_a_real_disk(world: Path, tmp_path: Path, case: str) -> None:
-    """A tmpfs that holds two checkpoints, or turns read-only in the middle: one clear message, exit code 6, the old ones whole."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    size = "3m" if case == "full" else "64m"
-    folder, wait = disk / "run" / "checkpoints", f"while [ ! -e {disk}/run/checkpoints/newest ]; do sleep 0.1; done"
-    later = "" if case == "full" else f"({wait}; until mount -o remount,ro {folder} 2>&-; do sleep 0.05; done) &\n"
-    script = (
-        f"mkdir -p {folder}; mount -t tmpfs -o size={size} tmpfs {folder}\n{later}"
-        f"{sys.executable} {WORKER} {world} {disk}/run steps=60 checkpoint.every_steps=2 checkpoint.keep_last=9; code=$?\n"
-        f"ls {folder}; cp -r {disk}/run {tmp_path}/kept; exit $code"
-    )
-    found = subprocess.run(
-        ["unshare", "-Urm", "sh", "-c", script], env=environment(PYTHONPATH=str(Path(__file__).resolve().parents[2]), PACE="0.1"),
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert found.returncode == 6, found.stdout + found.stderr
-    assert "Traceback" not in found.stderr
-    said = "for lack of space on the disk (" if case == "full" else "Read-only file system"
-    assert found.stdout.count(said) == 2 and "2 checkpoints in a row could not be saved" in found.stderr, found.stdout
-    whole = checkpoint.steps_saved(tmp_path / "kept")
-    assert whole and not any(checkpoint.complaint(folder) for folder in whole)

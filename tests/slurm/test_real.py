@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from killing import differing
+from safetensors.torch import load_file
 
 from toolkit.data.shards import expand_shards, scan_shard, write_shards
 from toolkit.playground.prepare import TEACHER
@@ -92,6 +94,56 @@ def test_a_run_that_is_warned_goes_on(real: Any) -> None:
     assert (record["JobState"], record["Restarts"]) == ("COMPLETED", "1"), log
     assert all(log.count(f"step {step}/80 ") == 1 for step in range(1, 81)), log
     assert log.rstrip().endswith("done") and not list(real.folder.glob(".dime-requeue-*"))
+
+
+PACED = """\
+import time
+from recipes import quickstart
+from toolkit.launch import launch
+
+def main(words):
+    from toolkit import train
+
+    class Paced(train.Streams):
+        def next(self):
+            time.sleep(0.25)
+            return super().next()
+
+    train.Streams = Paced
+    quickstart.main(words)
+
+if __name__ == "__main__":
+    launch(main)
+"""
+
+
+@pytest.mark.slow
+def test_three_time_limits_in_a_row_leave_the_weights_of_one_run(real: Any) -> None:
+    """Slurm warns each of the first three launches that its time is up; the fourth gets the time it needs."""
+    write_world(real.folder / "world", images=320, texts=320, test_images_per_class=1, test_pairs=20)
+    (real.folder / "recipes/paced.py").write_text(PACED)
+    words = (*TINY, "steps=480", "time_margin_seconds=0")
+    job = real.distill("recipes/paced.py", *words, "out_dir=runs/limited", options=("--time=5",))
+    for restart in (1, 2, 3):
+        told = f"back into the queue, restart {restart}"
+        real.until(lambda told=told: told in real.log(job), job, seconds=200)
+    real.lab.run("scontrol", "update", f"jobid={job}", "timelimit=30")
+    record = real.wait(job, seconds=400)
+    log = real.log(job)
+    assert (record["JobState"], record["Restarts"]) == ("COMPLETED", "3"), log
+    assert log.count("signal USR1 (the time limit is near)") == 3, log
+    assert all(log.count(f"step {step}/480 ") == 1 for step in range(1, 481)), log
+    ended = [json.loads(line) for line in (real.folder / "runs/limited/launches.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in ended if "ended" in line]
+    assert len(steps) == 4 and sorted({0, *steps}) == [0, *steps], steps  # each launch got further
+    whole = real.distill("recipes/quickstart.py", *words, "out_dir=runs/whole")
+    assert real.wait(whole, seconds=400)["JobState"] == "COMPLETED", real.log(whole)
+    limited, straight = (
+        load_file(real.folder / f"runs/{name}/checkpoints/step_00000480/student.safetensors")
+        for name in ("limited", "whole")
+    )
+    assert limited.keys() == straight.keys()
+    assert all(torch.equal(limited[name], straight[name]) for name in limited)
 
 
 KILL_RANK_1 = """\

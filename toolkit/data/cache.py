@@ -1,5 +1,6 @@
 """A bounded folder of files fetched from URLs, shared by all processes of a node; the least recently used leave first."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -9,10 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from io import RawIOBase
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from toolkit import config
+from toolkit.data.handles import OPEN
 from toolkit.data.index import IndexEntry, write_aside
 from toolkit.data.transfer import Mismatch, incoming, shown, with_attempts
 from toolkit.errors import DataError
@@ -22,6 +25,8 @@ STEP = 64 << 20
 """Bytes that are reserved at a time where the server does not say how many will come."""
 ROOM_SECONDS = 600.0
 """How long a fetch waits for others to end when their files fill the cache."""
+FULL_SECONDS = 20.0
+"""How long a fetch looks for room on a full disk."""
 
 
 def default_folder() -> Path:
@@ -141,9 +146,7 @@ class ShardCache:
                         if done > reserved:
                             reserved = max(done, min(done + STEP, self.max_bytes))
                             self._make_room(url, aside, reserved)
-                        left = memoryview(data)
-                        while left:  # an unbuffered write may take less than it is given
-                            left = left[file.write(left) :]
+                        self._put(file, data, aside)
                 with self._local():
                     file.truncate()
         if announced is not None and done != announced:
@@ -153,6 +156,29 @@ class ShardCache:
             raise Mismatch(wrong)
         known = expected or self.note_of(url)
         return replace(note, samples=known.samples) if known and not complaint(note, known) else note
+
+    def _put(self, file: RawIOBase, data: bytes, aside: Path) -> None:
+        """Write all of `data`; a disk that others have filled gets room from the shards that are here."""
+        left = memoryview(data)
+        deadline = time.monotonic() + FULL_SECONDS
+        while left:  # an unbuffered write may take less than it is given
+            try:
+                left = left[file.write(left) or 0 :]
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or time.monotonic() > deadline:
+                    raise
+                if not self._drop_oldest(aside):
+                    time.sleep(0.2)  # what other processes hold open takes its room until they open something else
+
+    def _drop_oldest(self, aside: Path) -> bool:
+        """Remove the file that was not used for longest; False where there is none."""
+        with self._locked("room"):
+            for _, _, path in self._files(aside)[1]:
+                path.unlink(missing_ok=True)
+                OPEN.drop_removed()
+                print(f"the disk of {self.folder} is full: {path.name} is removed from the cache", flush=True)
+                return True
+        return False
 
     def _make_room(self, url: str, aside: Path, size: int) -> None:
         """Let `aside` have `size` bytes, after removing what was not used for longest; raises DataError."""
@@ -176,8 +202,20 @@ class ShardCache:
 
     def _evict(self, aside: Path, most: int) -> bool:
         """Remove files until the others than `aside` take `most` bytes; False where files being fetched take more."""
+        fetched, files = self._files(aside)
+        total = fetched + sum(size for _, size, _ in files)
+        for _, size, path in files:
+            if total <= most:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+        OPEN.drop_removed()
+        return total <= most
+
+    def _files(self, aside: Path) -> tuple[int, list[tuple[int, int, Path]]]:
+        """Bytes being fetched by others than `aside`; last use, size and path of each file, the least recently used first."""
         files: list[tuple[int, int, Path]] = []
-        total = 0
+        fetched = 0
         for path in self.folder.iterdir():
             with suppress(FileNotFoundError):
                 found = path.stat()
@@ -185,18 +223,12 @@ class ShardCache:
                     continue
                 if path.name.startswith("."):
                     if self._is_fetched(path):
-                        total += found.st_size
+                        fetched += found.st_size
                     else:  # of a process that was killed
                         path.unlink()
                     continue
-                total += found.st_size
                 files.append((found.st_atime_ns, found.st_size, path))
-        for _, size, path in sorted(files):
-            if total <= most:
-                break
-            path.unlink(missing_ok=True)
-            total -= size
-        return total <= most
+        return fetched, sorted(files)
 
     def _is_fetched(self, part: Path) -> bool:
         """Is a process writing it: then it holds the lock."""

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from webdataset.writer import TarWriter
 
 from toolkit.data.cache import ShardCache
 from toolkit.data.decode import MAX_BYTES, BadSample
+from toolkit.data.handles import OPEN
 from toolkit.data.index import INDEX_NAME, read_index, write_index
 from toolkit.data.remote import (
     RemoteShard,
@@ -153,7 +154,8 @@ class Shard:
         if size > MAX_BYTES:
             raise BadSample("too_many_bytes")
         try:
-            data = os.pread(opened(self.path, self.stamp).fileno(), size, int(self.offsets[row, column]))
+            file = opened(self.path, self.stamp)  # held by this name while it is read: another thread may let go of it
+            data = os.pread(file.fileno(), size, int(self.offsets[row, column]))
         except OSError as error:
             raise DataError(f"{self.path} cannot be read ({error.strerror}); is it still there?") from error
         if len(data) != size:
@@ -161,12 +163,11 @@ class Shard:
         return data
 
 
-@lru_cache(maxsize=128)
 def opened(path: ShardPath, stamp: tuple[int, int]) -> FileIO:
-    """The shard open for reading; closed when it falls out of the cache. A file written anew has another stamp."""
+    """The shard open for reading; closed some time after others were read. A file written anew has another stamp."""
     if isinstance(path, RemoteShard):
-        return open_remote(path, stamp)
-    return open(path, "rb", buffering=0)
+        return OPEN.get((path, stamp), lambda: open_remote(path, stamp))
+    return OPEN.get((path, stamp), lambda: FileIO(path, "rb"))
 
 
 def scan_shard(path: ShardPath) -> Shard:
