@@ -9,7 +9,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[1]
 LAYERS = (
-    ("config", "registry", "errors", "signals", "launches"),
+    ("config", "registry", "errors", "signals", "launches", "allocator"),
     ("embeddings", "distributed", "heartbeat"),
     ("models", "losses", "kernels", "data", "schedules"),
     (

@@ -85,6 +85,8 @@ def build_engine(run: Run, distiller: Distiller, batch: Batch, device: torch.dev
     engine, *_ = deepspeed.initialize(
         model=distiller, optimizer=build_optimizer(distiller, run.optim), config=content, dist_init_required=False
     )
+    if device.type == "cpu":
+        unlink_shared_buffer()
     if engine.zero_optimization_stage() == 0:
         guard_plain_optimizer(engine.optimizer)
     if engine.zero_optimization_stage() == 3:
@@ -92,6 +94,16 @@ def build_engine(run: Run, distiller: Distiller, batch: Batch, device: torch.dev
         for parameter in distiller.losses.parameters():
             deepspeed.zero.register_external_parameter(distiller.losses, parameter)
     return engine
+
+
+def unlink_shared_buffer() -> None:
+    """Take the name from the 66 MiB in /dev/shm that DeepSpeed's CPU operator shares among ranks.
+
+    All ranks have mapped it by now; with its name it would stay in memory after the run, until the machine is started anew.
+    """
+    distributed.barrier()
+    place = os.getuid(), os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], distributed.rank()
+    Path("/dev/shm", "deepspeed_allreduce_buffer_{}_{}_{}_{}".format(*place)).unlink(missing_ok=True)
 
 
 def set_lr(engine: Any, lr: float) -> None:

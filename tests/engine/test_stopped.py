@@ -96,6 +96,9 @@ def test_a_stopped_rank_is_named_and_the_run_ends(world: World) -> None:
     launch = world.start(name, "faults.hang_seconds=5", "steps=1000", PACE="0.05")
     beats = world.folder / name / "heartbeats"
     until(lambda: len(world.steps(name)) >= 3 and len(list(beats.glob("*.json"))) == 2)
+    for rank in (0, 1):  # whatever kills it now, nothing of it stays in /dev/shm
+        maps = Path(f"/proc/{world.pid(name, rank)}/maps").read_text().splitlines()
+        assert {line.endswith("(deleted)") for line in maps if "/dev/shm/deepspeed" in line} <= {True}
     os.kill(world.pid(name, 1), signal.SIGSTOP)
     stopped = time.monotonic()
     launch.process.wait(90)
