@@ -1,6 +1,6 @@
 """Step throughput of the ViT-B/32 distillation: ours against DIME-FM's and open_clip's loops, stored against live teacher, options.
 
-    python benchmarks/step.py                              (about twelve minutes on two CPU cores)
+    python benchmarks/step.py                              (about eighteen minutes on two CPU cores)
     python benchmarks/step.py --only core,pairs,loader     (groups: core pairs loader amp ranks ranks_live zero precision micro
                                                             compile kernels batch, or all; also single variants by key)
 
@@ -173,8 +173,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     add("--teacher", default="ViT-L-14-quickgelu" if cuda else "ViT-B-16-quickgelu", help="open_clip name")
     add("--batch", type=int, default=1024 if cuda else 16, help="images per rank")
     add("--batches", default="256,2048,4096" if cuda else "8,32", help="sizes of the group `batch`")
-    add("--steps", type=int, default=30 if cuda else 3, help="counted in each launch")
-    add("--warmup", type=int, default=5 if cuda else 1, help="not counted")
+    add("--steps", type=int, default=30 if cuda else 4, help="counted in each launch")
+    add("--warmup", type=int, default=5 if cuda else 2, help="not counted")
     add("--rounds", type=int, default=3 if cuda else 2)
     add("--workers", type=int, default=12 if cuda else 0, help="data processes per rank and stream")
     add("--samples", type=int, default=4096 if cuda else 128, help="pictures and sentences on disk")

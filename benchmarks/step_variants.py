@@ -151,16 +151,20 @@ def pairs(machine: Machine) -> Plan:
 
 
 def ranks(machine: Machine) -> Plan:
-    """Two ranks against twice one, each on one core with one thread; only where ranks are cores."""
+    """Two ranks against twice one, each on one core with one thread; only where ranks are cores.
+
+    Their heaps grow for three steps before the memory of one serves the next.
+    """
     if machine.cuda or machine.cores < 2:
         return Plan()
-    half = max(1, machine.batch // 2)
+    half, grown = max(1, machine.batch // 2), 2
     rows = [
-        Variant("solo", "ranks", f"one rank, one core, {half} images", words=STORED, pinned=True, batch=half),
+        Variant("solo", "ranks", f"one rank, one core, {half} images", words=STORED, pinned=True, batch=half, warmup=grown),
         Variant(
-            "side", "ranks", "two such runs side by side, unconnected", words=STORED, pinned=True, batch=half, copies=2
+            "side", "ranks", "two such runs side by side, unconnected", words=STORED, pinned=True, batch=half, copies=2,
+            warmup=grown
         ),
-        Variant("two", "ranks", f"two ranks, a core and {half} images each", words=STORED, pinned=True, batch=half, ranks=2),
+        Variant("two", "ranks", f"two ranks, a core and {half} images each", words=STORED, pinned=True, batch=half, ranks=2, warmup=grown),
         Variant(
             "two_live", "ranks_live", "two ranks, live teacher", words=LIVE, pinned=True, batch=half, ranks=2, live=True,
             teacher="bf16",
@@ -184,7 +188,11 @@ def ranks(machine: Machine) -> Plan:
 
 def zero(machine: Machine) -> Plan:
     """ZeRO 0, 2 and 3 against the usual 1; on two ranks where a machine has no GPUs, since one rank shares nothing."""
-    two = {} if machine.cuda or machine.cores < 2 else {"ranks": 2, "pinned": True, "batch": max(1, machine.batch // 2)}
+    two = (
+        {}
+        if machine.cuda or machine.cores < 2
+        else {"ranks": 2, "pinned": True, "batch": max(1, machine.batch // 2), "warmup": 2}
+    )
     base = "two" if two else "stored"
     rows = [
         Variant(
