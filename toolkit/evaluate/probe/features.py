@@ -1,0 +1,103 @@
+"""What a probe reads: cached features with their labels, and where the heads start."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toolkit.errors import DataError
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures by their features [n, d] (fp32 or fp64) and labels: class numbers [n], or a 0/1 matrix [n, k]."""
+
+    features: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """Pictures."""
+        return len(self.features)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may show several classes."""
+        return self.labels.ndim == 2
+
+    def at(self, rows: Sequence[int]) -> "Labelled":
+        """These pictures, in this order."""
+        index = torch.tensor(rows, dtype=torch.int64)
+        return Labelled(self.features[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights before the first step."""
+
+    weight: Tensor
+    """[k, e]"""
+    bias: Tensor
+    """[k]"""
+    projection: Tensor | None = None
+    """[d, e]: trained with the head when given. Features are then those before the projection."""
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are trained."""
+        return sum(part.numel() for part in (self.weight, self.bias, self.projection) if part is not None)
+
+
+def start_from(
+    classes: int, width: int, text_head: Tensor | None, projection: Tensor | None, seed: int, dtype: torch.dtype
+) -> Start:
+    """The zero-shot text matrix [k, e] with bias 0; without one, uniform in +-1/sqrt(e), as torch's Linear begins."""
+    if text_head is not None:
+        return Start(text_head.to(dtype), torch.zeros(classes, dtype=dtype), _cast(projection, dtype))
+    generator = torch.Generator().manual_seed(seed)
+    bound = 1 / math.sqrt(width)
+    weight = (2 * torch.rand(classes, width, generator=generator, dtype=dtype) - 1) * bound
+    bias = (2 * torch.rand(classes, generator=generator, dtype=dtype) - 1) * bound
+    return Start(weight, bias, _cast(projection, dtype))
+
+
+def _cast(projection: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if projection is None else projection.to(dtype)
+
+
+def check(train: Labelled, test: Labelled, classes: int, text_head: Tensor | None, projection: Tensor | None) -> int:
+    """The width of the head; raises DataError for parts that do not fit together."""
+    for name, part in (("training", train), ("test", test)):
+        if part.features.ndim != 2 or not part.features.is_floating_point() or len(part) < 2:
+            raise DataError(
+                f"linear probe: {name} features must be fp32 or fp64 [pictures, width], 2 pictures or more; found "
+                f"{part.features.dtype} {list(part.features.shape)}"
+            )
+        wanted = [len(part), classes] if train.multi_label else [len(part)]
+        if list(part.labels.shape) != wanted:
+            raise DataError(f"linear probe: {name} labels must have the shape {wanted}; found {list(part.labels.shape)}")
+        top = 2 if train.multi_label else classes
+        low, high = int(part.labels.min()), int(part.labels.max())
+        if part.labels.is_floating_point() or low < 0 or high >= top:
+            raise DataError(
+                f"linear probe: {name} labels must be whole numbers in 0..{top - 1}; found {part.labels.dtype} from "
+                f"{low} to {high}"
+            )
+        if not bool(part.features.isfinite().all()):
+            bad = int((~part.features.isfinite()).any(dim=1).sum())
+            raise DataError(f"linear probe: {bad} of {len(part)} {name} pictures have features that are not finite")
+    width = train.features.shape[1]
+    if test.features.shape[1] != width:
+        raise DataError(f"linear probe: training features are {width} wide, test features {test.features.shape[1]}")
+    if projection is not None and (projection.ndim != 2 or projection.shape[0] != width):
+        raise DataError(
+            f"linear probe: the projection must be [{width}, embed_dim], as the features are {width} wide (those before "
+            f"the projection); found {list(projection.shape)}"
+        )
+    embed_dim = width if projection is None else projection.shape[1]
+    if text_head is not None and list(text_head.shape) != [classes, embed_dim]:
+        raise DataError(
+            f"linear probe: the text head must be {[classes, embed_dim]}, a row per class; found {list(text_head.shape)}"
+        )
+    return embed_dim
