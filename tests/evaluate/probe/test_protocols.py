@@ -19,7 +19,7 @@ SHORT = Settings(METRICS["top1"], learning_rates=(1e-3, 1e-1), trial_epochs=2, f
 
 def plain_curve(result: ProbeResult, train: Labelled, judged: Labelled, text_head: torch.Tensor, epochs: int) -> list[float]:
     """Top-1 after each epoch of the chosen setting, in percent."""
-    start = start_from(*text_head.shape, text_head, None, 0, torch.float64)
+    start = start_from(*text_head.shape, text_head, None, 0, train.features)
     point = Point(result.learning_rate, result.weight_decay)
     runs = plain_epochs(start, point, train, judged.features, epochs, SHORT.batch_size)
     return [100 * float((logits.argmax(1) == judged.labels).double().mean()) for logits in runs]
@@ -121,7 +121,7 @@ def test_the_defaults_are_the_protocols() -> None:
 
 def test_start_without_texts() -> None:
     """Uniform within 1 / sqrt(width), decided by the seed."""
-    one, again, other = (start_from(50, 16, None, None, seed, torch.float32) for seed in (0, 0, 1))
+    one, again, other = (start_from(50, 16, None, None, seed, torch.zeros(1)) for seed in (0, 0, 1))
     assert torch.equal(one.weight, again.weight) and not torch.equal(one.weight, other.weight)
     assert 0.24 < float(one.weight.abs().max()) <= 0.25 and abs(float(one.weight.mean())) < 0.02
 

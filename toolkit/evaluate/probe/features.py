@@ -50,54 +50,69 @@ class Start:
 
 
 def start_from(
-    classes: int, width: int, text_head: Tensor | None, projection: Tensor | None, seed: int, dtype: torch.dtype
+    classes: int, width: int, text_head: Tensor | None, projection: Tensor | None, seed: int, like: Tensor
 ) -> Start:
-    """The zero-shot text matrix [k, e] with bias 0; without one, uniform in +-1/sqrt(e), as torch's Linear begins."""
+    """The zero-shot text matrix [k, e] with bias 0; without one, uniform in +-1/sqrt(e), as torch's Linear begins.
+
+    Precision and device are those of `like`.
+    """
     if text_head is not None:
-        return Start(text_head.to(dtype), torch.zeros(classes, dtype=dtype), _cast(projection, dtype))
+        return Start(text_head.to(like), like.new_zeros(classes), _cast(projection, like))
     generator = torch.Generator().manual_seed(seed)
     bound = 1 / math.sqrt(width)
-    weight = (2 * torch.rand(classes, width, generator=generator, dtype=dtype) - 1) * bound
-    bias = (2 * torch.rand(classes, generator=generator, dtype=dtype) - 1) * bound
-    return Start(weight, bias, _cast(projection, dtype))
+    weight = (2 * torch.rand(classes, width, generator=generator, dtype=like.dtype) - 1) * bound
+    bias = (2 * torch.rand(classes, generator=generator, dtype=like.dtype) - 1) * bound
+    return Start(weight.to(like), bias.to(like), _cast(projection, like))
 
 
-def _cast(projection: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if projection is None else projection.to(dtype)
+def _cast(projection: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if projection is None else projection.to(like)
 
 
 def check(train: Labelled, test: Labelled, classes: int, text_head: Tensor | None, projection: Tensor | None) -> int:
     """The width of the head; raises DataError for parts that do not fit together."""
     for name, part in (("training", train), ("test", test)):
-        if part.features.ndim != 2 or not part.features.is_floating_point() or len(part) < 2:
-            raise DataError(
-                f"linear probe: {name} features must be fp32 or fp64 [pictures, width], 2 pictures or more; found "
-                f"{part.features.dtype} {list(part.features.shape)}"
-            )
-        wanted = [len(part), classes] if train.multi_label else [len(part)]
-        if list(part.labels.shape) != wanted:
-            raise DataError(f"linear probe: {name} labels must have the shape {wanted}; found {list(part.labels.shape)}")
-        top = 2 if train.multi_label else classes
-        low, high = int(part.labels.min()), int(part.labels.max())
-        if part.labels.is_floating_point() or low < 0 or high >= top:
-            raise DataError(
-                f"linear probe: {name} labels must be whole numbers in 0..{top - 1}; found {part.labels.dtype} from "
-                f"{low} to {high}"
-            )
-        if not bool(part.features.isfinite().all()):
-            bad = int((~part.features.isfinite()).any(dim=1).sum())
-            raise DataError(f"linear probe: {bad} of {len(part)} {name} pictures have features that are not finite")
+        _check_part(name, part, classes, train.multi_label)
     width = train.features.shape[1]
     if test.features.shape[1] != width:
-        raise DataError(f"linear probe: training features are {width} wide, test features {test.features.shape[1]}")
+        raise DataError(
+            f"linear probe: training features are {width} wide, test features {test.features.shape[1]}; compute both "
+            "with one model"
+        )
     if projection is not None and (projection.ndim != 2 or projection.shape[0] != width):
         raise DataError(
             f"linear probe: the projection must be [{width}, embed_dim], as the features are {width} wide (those before "
-            f"the projection); found {list(projection.shape)}"
+            f"the projection); found {list(projection.shape)}; transpose it or give the features before it"
         )
     embed_dim = width if projection is None else projection.shape[1]
     if text_head is not None and list(text_head.shape) != [classes, embed_dim]:
         raise DataError(
-            f"linear probe: the text head must be {[classes, embed_dim]}, a row per class; found {list(text_head.shape)}"
+            f"linear probe: the text head must be {[classes, embed_dim]}, a row per class; found "
+            f"{list(text_head.shape)}; take the class names of this set and the text tower of this model"
         )
     return embed_dim
+
+
+def _check_part(name: str, part: Labelled, classes: int, multi_label: bool) -> None:
+    """Raise DataError for features or labels that cannot be trained on or judged."""
+    features, labels = part.features, part.labels
+    if features.ndim != 2 or features.dtype not in (torch.float32, torch.float64) or len(part) < 2:
+        raise DataError(
+            f"linear probe: {name} features must be fp32 or fp64 [pictures, width], 2 pictures or more; found "
+            f"{features.dtype} {list(features.shape)}"
+        )
+    wanted = [len(part), classes] if multi_label else [len(part)]
+    if list(labels.shape) != wanted:
+        raise DataError(f"linear probe: {name} labels must have the shape {wanted}; found {list(labels.shape)}")
+    top = 2 if multi_label else classes
+    low, high = int(labels.min()), int(labels.max())
+    if labels.is_floating_point() or (labels.dtype != torch.int64 and not multi_label) or low < 0 or high >= top:
+        raise DataError(
+            f"linear probe: {name} labels must be whole numbers (int64) in 0..{top - 1}; found {labels.dtype} from "
+            f"{low} to {high}; mend the labels or the number of classes"
+        )
+    if not bool(features.isfinite().all()):
+        bad = int((~features.isfinite()).any(dim=1).sum())
+        raise DataError(
+            f"linear probe: {bad} of {len(part)} {name} pictures have features that are not finite; compute them anew"
+        )

@@ -54,7 +54,7 @@ class FrozenHeads:
         self.weight = start.weight.repeat(len(points), 1, 1)
         self.bias = start.bias.repeat(len(points), 1)
         self.weight_velocity, self.bias_velocity = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
-        self.rate, self.decay = _columns(points, start.weight.dtype)
+        self.rate, self.decay = _columns(points, start.weight)
         self.mean, self.variance = start.weight.new_zeros(width), start.weight.new_ones(width)
 
     @torch.no_grad()
@@ -107,7 +107,7 @@ class ProjectedHeads:
         parts = (start.projection, start.weight, start.bias)
         self.values = [part.repeat(len(points), *(1,) * part.ndim).requires_grad_() for part in parts]
         self.velocities = [torch.zeros_like(value) for value in self.values]
-        self.rate, self.decay = _columns(points, start.weight.dtype)
+        self.rate, self.decay = _columns(points, start.weight)
         self.mean = start.weight.new_zeros(len(points), width)
         self.variance = start.weight.new_ones(len(points), width)
 
@@ -153,9 +153,9 @@ class ProjectedHeads:
             setattr(self, name, getattr(self, name)[chosen].contiguous())
 
 
-def _columns(points: Sequence[Point], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _columns(points: Sequence[Point], like: Tensor) -> tuple[Tensor, Tensor]:
     """Learning rates and weight decays [T]."""
     return (
-        torch.tensor([point.learning_rate for point in points], dtype=dtype),
-        torch.tensor([point.weight_decay for point in points], dtype=dtype),
+        like.new_tensor([point.learning_rate for point in points]),
+        like.new_tensor([point.weight_decay for point in points]),
     )

@@ -82,7 +82,7 @@ def linear_probe(
     if search_rows is not None and not merge_validation:
         raise ConfigError("linear probe: search_rows and merge_validation=False exclude each other; leave one out")
     width = check(train, test, classes, text_head, projection)
-    start = start_from(classes, width, text_head, projection, settings.seed, train.features.dtype)
+    start = start_from(classes, width, text_head, projection, settings.seed, train.features)
     pool = train if search_rows is None else train.at(search_rows)
     rows = elevater_split(pool.labels) if protocol == "elevater" else random_split(pool.labels, settings.seed)
     fitted, held = (pool.at(part) for part in rows)

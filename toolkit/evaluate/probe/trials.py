@@ -63,9 +63,9 @@ def train_heads(
 
 def judge(logits: Tensor, labels: Tensor, metric: Metric, sigmoid: bool) -> tuple[float, Tensor]:
     """(metric in percent, probabilities [n, k]); a head that has diverged scores 0."""
-    probabilities = logits.sigmoid() if sigmoid else logits.softmax(dim=-1)
+    probabilities = (logits.sigmoid() if sigmoid else logits.softmax(dim=-1)).cpu()
     finite = bool(probabilities.isfinite().all())
-    return (metric(probabilities, labels) if finite else 0.0), probabilities
+    return (metric(probabilities, labels.cpu()) if finite else 0.0), probabilities
 
 
 def run_trials(
