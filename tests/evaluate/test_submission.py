@@ -191,7 +191,7 @@ def test_missing_sets_and_seeds(tmp_path: Path) -> None:
         combine_predictions(tmp_path)
     assert combine_predictions(tmp_path, partial=True).is_file()
     path = write(tmp_path, "dtd", seed=1)
-    with pytest.raises(DataError, match=r"mnist has the seeds \[0\], dtd has \[1\]"):
+    with pytest.raises(DataError, match=r"dtd has the seeds \[1\], mnist has \[0\]"):
         combine_predictions(tmp_path, partial=True)
     path.rename(tmp_path / "a.json")
     write(tmp_path, "dtd", seed=1)

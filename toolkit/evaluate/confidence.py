@@ -51,8 +51,8 @@ def confidence_interval(
 ) -> Interval:
     """The metric of one model with its bootstrap interval."""
     statistic = metric.statistic(scores, labels)
-    drawn = _draw([statistic], len(labels), draws, seed)[:, 0]
-    return Interval(statistic(None), *_percentiles(drawn, level))
+    value = statistic(None)  # says what is wrong where it is undefined
+    return Interval(value, *_percentiles(_draw([statistic], len(labels), draws, seed)[:, 0], level))
 
 
 def compare(
@@ -60,8 +60,9 @@ def compare(
 ) -> Comparison:
     """Student minus baseline, paired: each draw takes the same pictures for both. Scores [n, k] of either model."""
     ours, theirs = metric.statistic(student, labels), metric.statistic(baseline, labels)
+    value = ours(None) - theirs(None)
     drawn = _draw([ours, theirs], len(labels), draws, seed)
-    return Comparison(ours(None) - theirs(None), drawn[:, 0] - drawn[:, 1])
+    return Comparison(value, drawn[:, 0] - drawn[:, 1])
 
 
 def mean_comparison(comparisons: Sequence[Comparison], seed: int = 0) -> Comparison:

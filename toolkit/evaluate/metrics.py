@@ -90,7 +90,7 @@ def _map_11point(scores: np.ndarray, labels: np.ndarray) -> Statistic:
     """PASCAL VOC 2007: per class the best precision at or above each of 11 recalls, mean over recalls, then over classes.
 
     The curve is scikit-learn's, which ends at recall 0 with precision 1: that level always counts as 1, as in ELEVATER.
-    Classes without a picture have no recall and are left out of the mean.
+    Classes without a picture have no recall and are left out of the mean (ELEVATER gives them 1/11; VOC has none).
     """
     from sklearn.metrics import precision_recall_curve
 

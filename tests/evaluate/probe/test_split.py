@@ -86,18 +86,22 @@ def test_few_shots_of_several_classes() -> None:
     taken = set()
     order = list(range(200))
     random.Random(1).shuffle(order)
-    passed = 0
+    passed = bare = 0
     for row in order:
         if bool((counts >= 5).all()):
             break
         own = counts[labels[row] == 1]
-        useful = len(own) > 0 and float(own.min()) < 5
+        if len(own) == 0:
+            taken |= {row} if bare < 5 else set()
+            bare += 1
+            continue
+        useful = float(own.min()) < 5
         fits = useful and (float(own.min()) <= 2.5 or float(own.max()) <= 7.5)
         passed += useful and not fits
         if fits:
             taken.add(row)
             counts += labels[row]
-    assert taken == set(rows) and passed > 0
+    assert taken == set(rows) and passed > 0 and bare > 0
 
 
 def test_one_shot_is_two_without_merging() -> None:
@@ -114,6 +118,7 @@ def test_too_few() -> None:
     """The class and its count are named."""
     with pytest.raises(DataError, match="1 classes have fewer, class 1 got 2 of its 2"):
         sample_few_shot_subset(torch.tensor([0, 1, 0, 1, 0]), 3, 0)
+    assert len(sample_few_shot_subset(torch.tensor([0, 1, 0, 1, 0]), 3, 0, allow_fewer=True)) == 5
     with pytest.raises(DataError, match="class 2 got 0 of its 0"):
         sample_few_shot_subset(torch.tensor([[1, 1, 0], [1, 1, 0]]), 1, 0)
     with pytest.raises(ConfigError, match="k=0"):

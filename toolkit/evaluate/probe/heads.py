@@ -71,7 +71,6 @@ class FrozenHeads:
             velocity.addcmul_(value, self.decay.view(shape))
             value.addcmul_(velocity, self.rate.view(shape), value=-1)
 
-    @torch.no_grad()
     def logits(self, features: Tensor) -> Iterator[Tensor]:
         """Normalised once for all heads."""
         seen = F.batch_norm(features, self.mean, self.variance, training=False, eps=NORM_EPS)
@@ -133,10 +132,10 @@ class ProjectedHeads:
                 velocity.mul_(MOMENTUM).add_(slope).addcmul_(value, self.decay.view(shape))
                 value.addcmul_(velocity, self.rate.view(shape), value=-1)
 
-    @torch.no_grad()
     def logits(self, features: Tensor) -> Iterator[Tensor]:
         """A head at a time, so that memory is that of one."""
-        for projection, weight, bias, mean, variance in zip(*self.values, self.mean, self.variance, strict=True):
+        values = [value.detach() for value in self.values]
+        for projection, weight, bias, mean, variance in zip(*values, self.mean, self.variance, strict=True):
             embedded = F.normalize(features @ projection, dim=-1)
             seen = F.batch_norm(embedded, mean, variance, training=False, eps=NORM_EPS)
             yield torch.addmm(bias, seen, weight.T)

@@ -57,13 +57,13 @@ def _fill(owned: list[list[int]], order: Sequence[int], quota: Callable[[int], i
     return training, sorted(validation)
 
 
-def sample_few_shot_subset(labels: Tensor, k: int, seed: int) -> Rows:
+def sample_few_shot_subset(labels: Tensor, k: int, seed: int, *, allow_fewer: bool = False) -> Rows:
     """`k` pictures of each class, as ELEVATER draws them: rows in the order they were drawn.
 
     The pictures are shuffled by Python's `random.Random(seed)` and walked. One is left out when each of its classes has
     `k` already; else it is taken when the rarest of its classes has at most k / 2 so far, or the commonest at most
-    1.5 k. The walk ends when every class has `k`. With one class per picture that is exactly `k` of each. Raises
-    DataError when the pictures do not suffice.
+    1.5 k. Of the pictures without any class the first `k` are taken. The walk ends when every class has `k`. With one
+    class per picture that is exactly `k` of each. Raises DataError when a class gets fewer, unless `allow_fewer`.
     """
     if k < 1:
         raise ConfigError(f"few-shot: k={k} pictures per class were asked for; give 1 or more")
@@ -73,21 +73,26 @@ def sample_few_shot_subset(labels: Tensor, k: int, seed: int) -> Rows:
     random.Random(seed).shuffle(order)
     taken: Counter[int] = Counter()
     rows: Rows = []
+    without_class = 0
     for row in order:
         if not missing:
             break
+        if not owned[row]:
+            without_class += 1
+            rows += [row] if without_class <= k else []
+            continue
         counts = [taken[number] for number in owned[row]]
         if all(count >= k for count in counts) or not (min(counts) <= k / 2 or max(counts) <= 1.5 * k):
             continue
         rows.append(row)
         taken.update(owned[row])
         missing -= {number for number in owned[row] if taken[number] >= k}
-    if missing:
+    if missing and not allow_fewer:
         first = min(missing)
         there = sum(first in row for row in owned)
         raise DataError(
             f"few-shot: {k} pictures of each class were asked for; {len(missing)} classes have fewer, class {first} got "
-            f"{taken[first]} of its {there}; choose a smaller k"
+            f"{taken[first]} of its {there}; choose a smaller k, or allow_fewer=True"
         )
     return rows
 
