@@ -76,7 +76,9 @@ def theirs(train: Labelled, test: Labelled) -> dict[str, Any]:
     fold[elevater_split(train.labels)[1]] = 0
     scaler = StandardScaler().fit(train.features.numpy())
     fitted = int((fold < 0).sum())
-    strengths = (1 / (fitted * np.logspace(-6, 6, STRENGTHS))).tolist()  # a decay w on the mean loss is C = 1 / (w n) on the sum
+    strengths = (
+        1 / (fitted * np.logspace(-6, 6, STRENGTHS))
+    ).tolist()  # a decay w on the mean loss is C = 1 / (w n) on the sum
     model = LogisticRegressionCV(
         Cs=strengths, cv=PredefinedSplit(fold), scoring="accuracy", l1_ratios=(0.0,), use_legacy_attributes=False
     )

@@ -36,7 +36,9 @@ def plain_epochs(
 ) -> Iterator[Tensor]:
     """Logits [n, k] of `judged` after each epoch."""
     model = Plain(start)
-    optimizer = torch.optim.SGD(model.parameters(), lr=point.learning_rate, momentum=0.9, weight_decay=point.weight_decay)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=point.learning_rate, momentum=0.9, weight_decay=point.weight_decay
+    )
     for epoch in range(epochs):
         model.train()
         for rows in epoch_batches(len(train), batch_size, seed, epoch):

@@ -54,7 +54,9 @@ class Metric:
             raise DataError(f"{self.name} takes labels as {what} of shape {wanted}; found {list(labels.shape)}")
         if not np.isfinite(scores).all():
             rows = int((~np.isfinite(scores)).any(axis=1).sum())
-            raise DataError(f"{self.name}: {rows} of {len(scores)} pictures have scores that are not finite; mend the model")
+            raise DataError(
+                f"{self.name}: {rows} of {len(scores)} pictures have scores that are not finite; mend the model"
+            )
         classes = 2 if self.multi_label else scores.shape[1]
         if not ((labels >= 0) & (labels < classes) & (labels == np.floor(labels))).all():
             raise DataError(

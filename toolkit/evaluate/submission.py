@@ -125,9 +125,13 @@ def _check_probabilities(predictions: Any, wanted: tuple[int, Expected], where: 
     try:
         found = np.asarray(predictions)
     except ValueError as error:
-        raise DataError(f"{where}: predictions have rows of unequal length; they must have the shape {shape}") from error
+        raise DataError(
+            f"{where}: predictions have rows of unequal length; they must have the shape {shape}"
+        ) from error
     if found.shape != shape:
-        raise DataError(f"{where}: predictions have the shape {found.shape}, must have (seeds, pictures, classes) = {shape}")
+        raise DataError(
+            f"{where}: predictions have the shape {found.shape}, must have (seeds, pictures, classes) = {shape}"
+        )
     if found.dtype.kind not in "fiu":
         raise DataError(f"{where}: predictions must be numbers; found {found.dtype}")
     wrong = ~((found >= 0) & (found <= 1))  # NaN is neither
@@ -146,7 +150,7 @@ def _check_probabilities(predictions: Any, wanted: tuple[int, Expected], where: 
         )
 
 
-def _is_number(value: Any, kinds: tuple[type, ...]) -> bool:
+def _is_number(value: Any, kinds: tuple[type[float], ...]) -> bool:
     """True for a finite number of these kinds; a bool is none."""
     return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -177,7 +181,9 @@ def combine_predictions(folder: Path, *, partial: bool = False) -> Path:
         first = first or {**head, "path": path}
         for key, value in head.items():
             if value != first[key]:
-                raise DataError(f"{path}: {key} is {value!r}, but {first[key]!r} in {first['path']}; one folder per model")
+                raise DataError(
+                    f"{path}: {key} is {value!r}, but {first[key]!r} in {first['path']}; one folder per model"
+                )
         name = content["dataset_name"]
         twice = set(seeds.get(name, [])) & set(content["rnd_seeds"])
         if twice:
@@ -191,7 +197,9 @@ def combine_predictions(folder: Path, *, partial: bool = False) -> Path:
     usual = next(iter(sets_of_seeds.values()))
     for name, found in sets_of_seeds.items():
         if found != usual:
-            raise DataError(f"{folder}: {name} has the seeds {found}, {next(iter(seeds))} has {usual}; run the same ones")
+            raise DataError(
+                f"{folder}: {name} has the seeds {found}, {next(iter(seeds))} has {usual}; run the same ones"
+            )
     beside = folder / "all_predictions.zip.tmp"
     with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
         entry = zipfile.ZipInfo("all_predictions.json")  # a fixed date: equal files give equal bytes
@@ -217,7 +225,9 @@ def _merge(paths: Sequence[Path]) -> dict[str, Any]:
         else:
             for path, part in zip(paths, parts, strict=True):
                 if part[key] != merged[key]:
-                    raise DataError(f"{path}: {key} is {part[key]!r}, but {merged[key]!r} in {paths[0]}; mend one of them")
+                    raise DataError(
+                        f"{path}: {key} is {part[key]!r}, but {merged[key]!r} in {paths[0]}; mend one of them"
+                    )
     return merged
 
 

@@ -17,7 +17,9 @@ from toolkit.evaluate.probe.split import elevater_split, random_split
 SHORT = Settings(METRICS["top1"], learning_rates=(1e-3, 1e-1), trial_epochs=2, final_epochs=5, batch_size=16)
 
 
-def plain_curve(result: ProbeResult, train: Labelled, judged: Labelled, text_head: torch.Tensor, epochs: int) -> list[float]:
+def plain_curve(
+    result: ProbeResult, train: Labelled, judged: Labelled, text_head: torch.Tensor, epochs: int
+) -> list[float]:
     """Top-1 after each epoch of the chosen setting, in percent."""
     start = start_from(*text_head.shape, text_head, None, 0, train.features)
     point = Point(result.learning_rate, result.weight_decay)

@@ -50,7 +50,7 @@ class FrozenHeads:
     """Heads on fixed features: their BatchNorm sees the same batches, so one serves all, and a step is two products."""
 
     def __init__(self, start: Start, points: Sequence[Point]) -> None:
-        classes, width = start.weight.shape
+        width = start.weight.shape[1]
         self.weight = start.weight.repeat(len(points), 1, 1)
         self.bias = start.bias.repeat(len(points), 1)
         self.weight_velocity, self.bias_velocity = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
@@ -93,7 +93,9 @@ def logit_gradient(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.ndim == 2:
         return logits.sigmoid_().sub_(labels.to(logits.dtype)[:, None, :]).mul_(1 / (rows * classes))
     slope = torch.softmax(logits, dim=-1)
-    slope.scatter_add_(2, labels.view(-1, 1, 1).expand(-1, heads, 1), slope.new_full((1, 1, 1), -1).expand(rows, heads, 1))
+    slope.scatter_add_(
+        2, labels.view(-1, 1, 1).expand(-1, heads, 1), slope.new_full((1, 1, 1), -1).expand(rows, heads, 1)
+    )
     return slope.mul_(1 / rows)
 
 

@@ -102,4 +102,6 @@ def few_shot_rows(labels: Tensor, k: int, seed: int) -> tuple[Rows, bool]:
 
     ELEVATER's 1-shot draws two of each class: one to train on and one to choose with, which is then not trained on.
     """
-    return (sample_few_shot_subset(labels, 2, seed), False) if k == 1 else (sample_few_shot_subset(labels, k, seed), True)
+    return (
+        (sample_few_shot_subset(labels, 2, seed), False) if k == 1 else (sample_few_shot_subset(labels, k, seed), True)
+    )
