@@ -35,7 +35,7 @@ def features(train: int, test: int, width: int, classes: int) -> tuple[Labelled,
     generator = torch.Generator().manual_seed(0)
     centres = torch.nn.functional.normalize(torch.randn(classes, width, generator=generator), dim=1)
     labels = torch.randint(0, classes, (train + test,), generator=generator)
-    spread = 0.22 * torch.randn(train + test, width, generator=generator)
+    spread = 0.3 * torch.randn(train + test, width, generator=generator)
     rows = torch.nn.functional.normalize(centres[labels] + spread, dim=1)
     texts = torch.nn.functional.normalize(centres + 0.1 * torch.randn(classes, width, generator=generator), dim=1)
     return Labelled(rows[:train], labels[:train]), Labelled(rows[train:], labels[train:]), texts
