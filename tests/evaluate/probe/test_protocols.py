@@ -161,3 +161,11 @@ def test_features_that_do_not_fit() -> None:
         linear_probe(train, Labelled(broken, test.labels), 4, SHORT)
     with pytest.raises(DataError, match=r"labels must have the shape \[20\]; found \[19\]"):
         linear_probe(train, Labelled(test.features, test.labels[1:]), 4, SHORT)
+
+
+@pytest.mark.parametrize("protocol", ["elevater", "clean"])
+def test_of_equal_epochs_the_first(protocol: str) -> None:
+    """Classes that lie apart are all right from the first epoch on."""
+    train, test = made_up(60, 30, classes=3, width=8, noise=0.01)
+    found = linear_probe(train, test, 3, replace(SHORT, learning_rates=(1e-1,)), protocol=protocol)
+    assert found.curve.count(100.0) > 1 and found.epoch == found.curve.index(100.0) + 1 and found.test == 100.0
