@@ -105,13 +105,13 @@ def check_predictions(content: Any, *, where: str) -> None:
     if not isinstance(content["model_name"], str) or not content["model_name"]:
         raise DataError(f"{where}: model_name must be a text that is not empty; found {content['model_name']!r}")
     for key in COUNTS:
-        allowed = (int, float) if key == "num_trainable_params" else (int,)  # the one that is averaged over seeds
-        if not _is_number(content[key], allowed) or content[key] < 0:
+        averaged = key == "num_trainable_params"  # over seeds
+        if not _is_number(content[key], whole=not averaged) or content[key] < 0:
             raise DataError(f"{where}: {key} must be a number of parameters, 0 or more; found {content[key]!r}")
-    if not _is_number(content["n_shot"], (int,)) or content["n_shot"] < -1:
+    if not _is_number(content["n_shot"], whole=True) or content["n_shot"] < -1:
         raise DataError(f"{where}: n_shot must be -1 (all), 0 (zero-shot) or the shots; found {content['n_shot']!r}")
     seeds = content["rnd_seeds"]
-    if not isinstance(seeds, list) or not seeds or not all(_is_number(seed, (int,)) for seed in seeds):
+    if not isinstance(seeds, list) or not seeds or not all(_is_number(seed, whole=True) for seed in seeds):
         raise DataError(f"{where}: rnd_seeds must be a list of whole numbers; found {seeds!r}")
     if len(set(seeds)) < len(seeds):
         raise DataError(f"{where}: rnd_seeds names a seed twice: {seeds}; keep one run of each seed")
@@ -150,9 +150,10 @@ def _check_probabilities(predictions: Any, wanted: tuple[int, Expected], where: 
         )
 
 
-def _is_number(value: Any, kinds: tuple[type[float], ...]) -> bool:
-    """True for a finite number of these kinds; a bool is none."""
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: Any, *, whole: bool) -> bool:
+    """True for a finite number; a bool is none."""
+    kind = int if whole else int | float
+    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_predictions(path: Path) -> dict[str, Any]:
