@@ -113,8 +113,10 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch; 1 on a busy machine")
     parser.add_argument("--smoke", action="store_true", help="2,000 x 64 with 10 classes, once, nothing written")
     chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
     if chosen.smoke:
         chosen.rows, chosen.test, chosen.width, chosen.classes, chosen.repeats = 2_000, 500, 64, 10, 1
     train, test, texts = features(chosen.rows, chosen.test, chosen.width, chosen.classes)
