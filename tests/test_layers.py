@@ -32,6 +32,7 @@ LAYERS = (
         "cli_doctor",
         "cli_embed",
         "cli_estimate",
+        "cli_export",
         "cli_profile",
         "cli_select",
         "cli_shards",
@@ -49,6 +50,7 @@ SIDEWAYS = {
     ("corpus", "report"),
     ("doctor", "train"),
     ("doctor", "evaluate"),
+    ("export", "evaluate"),
 }
 """Imports between parts of layer 2 or of layer 4 that are allowed; within the other layers all are."""
 ONLY = {"deepspeed": {"engine", "checkpoint", "distributed"}, "webdataset": {"data"}}

@@ -13,6 +13,7 @@ from toolkit.cli_checkpoints import add_checkpoints, run_checkpoints
 from toolkit.cli_doctor import add_doctor, run_doctor
 from toolkit.cli_embed import add_embed, run_embed
 from toolkit.cli_estimate import add_estimate, run_estimate
+from toolkit.cli_export import add_export, run_export
 from toolkit.cli_profile import add_profile, run_profile
 from toolkit.cli_select import add_options, run_select
 from toolkit.cli_shards import add_shards, run_shards
@@ -46,6 +47,7 @@ def dispatch(argv: Sequence[str]) -> None:
         "checkpoints": run_checkpoints,
         "doctor": lambda words: run_doctor(words, given),
         "estimate": run_estimate,
+        "export": run_export,
         "profile": run_profile,
         "select": run_select,
         "students": run_students,
@@ -63,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_checkpoints(
         verbs.add_parser("checkpoints", help="what a run has saved: whole or torn, newest, best, and its launches")
     )
+
+    add_export(verbs.add_parser("export", help="hand a student to open_clip, transformers, onnxruntime or torch.export"))
 
     add_profile(verbs.add_parser("profile", help="how fast one core feeds a run, and how many cores a GPU needs"))
 
