@@ -44,7 +44,9 @@ def by_hand(image: Model, text: Model, picture: Path, prompts: list[str], scale:
         left, top = (small.width - side) // 2, (small.height - side) // 2
         small = small.crop((left, top, left + side, top + side))
     pixels = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)[None].double() / 255
-    mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (image.preprocess.mean, image.preprocess.std))
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (image.preprocess.mean, image.preprocess.std)
+    )
     assert text.tokenizer is not None
     tokens = build_tokenizer(text.tokenizer, text.context_length)(prompts)
     modules: list[Any] = [image.module.eval(), text.module.eval()]

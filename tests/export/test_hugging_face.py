@@ -40,7 +40,11 @@ def back(model: Any) -> dict[str, torch.Tensor]:
         "text_projection": model.text_projection.weight.T,
         "logit_scale": model.logit_scale.reshape(1),
     }
-    norms = {"visual.ln_pre": vision.pre_layrnorm, "visual.ln_post": vision.post_layernorm, "ln_final": text.final_layer_norm}
+    norms = {
+        "visual.ln_pre": vision.pre_layrnorm,
+        "visual.ln_post": vision.post_layernorm,
+        "ln_final": text.final_layer_norm,
+    }
     linears = {}
     for where, tower in (("visual.transformer", vision), ("transformer", text)):
         for number, layer in enumerate(tower.encoder.layers):
@@ -57,7 +61,9 @@ def back(model: Any) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("variant", ["", "-gelu", "-custom"])
-def test_a_student_with_its_own_text_tower_comes_back(variant: str, own_text_run: MakeRun, clip: str, tmp_path: Path) -> None:
+def test_a_student_with_its_own_text_tower_comes_back(
+    variant: str, own_text_run: MakeRun, clip: str, tmp_path: Path
+) -> None:
     """Equal weights, every one of them."""
     run, out = own_text_run(clip + variant), tmp_path / "out"
     record = export_run(run, "hugging_face", out)
@@ -116,7 +122,9 @@ def test_a_timm_student(image_run: MakeRun, tmp_path: Path) -> None:
         export_run(image_run("timm/test_resnet"), "hugging_face", tmp_path / "out")
 
 
-def test_weights_in_the_wrong_place_are_seen(own_text_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_in_the_wrong_place_are_seen(
+    own_text_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Keys and queries changed places: shapes fit, features do not."""
     real = hugging_face.renamed
 

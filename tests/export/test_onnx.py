@@ -132,7 +132,10 @@ def test_a_head_baked_in(scene_run: Path, classes: Path, tmp_path: Path) -> None
 def test_int8(scene_run: Path, tmp_path: Path) -> None:
     """Smaller, still right, and what it costs is measured on the run's own set."""
     world = write_world(tmp_path / "world", images=1, texts=1, test_images_per_class=1, test_pairs=1)
-    sets = [f"evaluation.sets.scenes.shards={world / 'test_classes'}", f"evaluation.sets.scenes.classes={world / 'classes.json'}"]
+    sets = [
+        f"evaluation.sets.scenes.shards={world / 'test_classes'}",
+        f"evaluation.sets.scenes.classes={world / 'classes.json'}",
+    ]
     record = export_run(scene_run, "onnx_int8", tmp_path / "out", overrides=sets)
     row = record["int8"]["sets"]["scenes"]
     assert row["samples"] == 120 and row["fp32_top1"] > 90 and row["drop"] == row["fp32_top1"] - row["int8_top1"] < 3

@@ -19,7 +19,7 @@ from toolkit.export import open_clip as ours
 from toolkit.models.build import WEIGHTS_NAME, from_folder
 
 sys.path.insert(0, str(Path(__file__).parent))
-from other_library import by_hand, classify_with, noise  # the folder of a script is its import path; tests are no package
+from other_library import by_hand, classify_with, noise  # tests are no package
 
 MakeRun = Callable[..., Path]
 PROMPTS = ["a red square", "two blue dots", "nothing at all"]
@@ -31,7 +31,9 @@ def checkpoint_of(run: Path) -> Path:
 
 
 @pytest.mark.parametrize("variant", ["", "-custom", "-resnet", "-pooled", "-gelu"])
-def test_a_student_with_its_own_text_tower_comes_back(variant: str, own_text_run: MakeRun, clip: str, tmp_path: Path) -> None:
+def test_a_student_with_its_own_text_tower_comes_back(
+    variant: str, own_text_run: MakeRun, clip: str, tmp_path: Path
+) -> None:
     """Equal weights, through the command, for every kind of image tower and both ways to hold a text tower."""
     run, out = own_text_run(clip + variant), tmp_path / "out"
     dispatch(["export", str(run), "--to", "open_clip", "--out", str(out)])
@@ -55,7 +57,9 @@ def test_a_script_that_knows_only_open_clip(own_text_run: MakeRun, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["", "timm/test_vit"])
-def test_an_image_tower_goes_with_the_teachers_text_tower(name: str, image_run: MakeRun, clip: str, tmp_path: Path) -> None:
+def test_an_image_tower_goes_with_the_teachers_text_tower(
+    name: str, image_run: MakeRun, clip: str, tmp_path: Path
+) -> None:
     """Image tower of the student, everything else of the teacher, its hash and a word on its licence."""
     run, out = image_run(name or clip), tmp_path / "out"
     record = export_run(run, "open_clip", out)
@@ -71,7 +75,9 @@ def test_an_image_tower_goes_with_the_teachers_text_tower(name: str, image_run: 
         digest.update(key.encode() + text[key].numpy().tobytes())
     tower = record["text_tower"]
     assert tower["of"] == "teacher" and tower["name"] == str(tmp_path / "teacher")
-    assert tower["sha256"] == digest.hexdigest() and "terms under which those weights were published" in tower["licence"]
+    assert (
+        tower["sha256"] == digest.hexdigest() and "terms under which those weights were published" in tower["licence"]
+    )
 
 
 def test_the_record(own_text_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +96,9 @@ def test_the_record(own_text_run: MakeRun, tmp_path: Path, capsys: pytest.Captur
     assert any("compared on random inputs (bound 1e-05): image_features " in line for line in words)
 
 
-def test_the_scale_is_what_training_used(own_text_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scale_is_what_training_used(
+    own_text_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A student's own scale counts at most 100 in training."""
     found = ours.state_of
 
@@ -111,7 +119,9 @@ def nudged(state: dict[str, torch.Tensor], key: str) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_an_export_that_differs_is_removed(own_text_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_differs_is_removed(
+    own_text_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One wrong number among thousands, in either tower, leaves nothing behind."""
     found, run = ours.state_of, own_text_run()
     for key, tower in (("visual.ln_post.bias", "image_features"), ("ln_final.bias", "text_features")):
@@ -121,7 +131,9 @@ def test_an_export_that_differs_is_removed(own_text_run: MakeRun, tmp_path: Path
         assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
-def test_a_wrong_preparation_is_an_error(own_text_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_preparation_is_an_error(
+    own_text_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The mean of another model would cost accuracy in silence."""
     write = ours.write
 
@@ -139,7 +151,9 @@ def test_a_wrong_preparation_is_an_error(own_text_run: MakeRun, tmp_path: Path, 
 
 def test_students_that_open_clip_cannot_build(image_run: MakeRun, clip: str, tmp_path: Path) -> None:
     """GELU beside QuickGELU."""
-    with pytest.raises(ExportError, match=r"computes GELU, the text tower of .* QuickGELU, and open_clip has one switch"):
+    with pytest.raises(
+        ExportError, match=r"computes GELU, the text tower of .* QuickGELU, and open_clip has one switch"
+    ):
         export_run(image_run(f"{clip}-gelu"), "open_clip", tmp_path / "out")
 
 
@@ -163,8 +177,8 @@ def test_mistakes(own_text_run: MakeRun, tmp_path: Path) -> None:
     (full / "mine").write_text("x")
     with pytest.raises(ConfigError, match="exists and is not an empty folder"):
         export_run(run, "open_clip", full)
+    (tmp_path / "c.json").write_text('{"classnames": ["a"], "templates": ["{}"]}')
     with pytest.raises(ConfigError, match=r"--classes bakes a head in.*use --to onnx, onnx_int8, torch_export"):
-        (tmp_path / "c.json").write_text('{"classnames": ["a"], "templates": ["{}"]}')
         export_run(run, "open_clip", tmp_path / "out", classes=tmp_path / "c.json")
     with pytest.raises(ConfigError, match="is no run"):
         export_run(tmp_path / "nowhere", "open_clip", tmp_path / "out")

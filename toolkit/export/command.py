@@ -102,7 +102,9 @@ def versions() -> dict[str, str]:
 def in_words(record: dict[str, Any], out: Path) -> str:
     """What is printed."""
     total = sum(record["bytes"].values())
-    lines = [f"{record['format']} export of {record['student']['name']} ({record['checkpoint']}) in {out}, {total:,} bytes"]
+    lines = [
+        f"{record['format']} export of {record['student']['name']} ({record['checkpoint']}) in {out}, {total:,} bytes"
+    ]
     if "parity" in record:
         shown = ", ".join(f"{name} {value:.2e}" for name, value in record["parity"].items() if name != "bound")
         lines.append(f"loaded back and compared on random inputs (bound {record['parity']['bound']:.0e}): {shown}")

@@ -1,6 +1,8 @@
 """ONNX with int8 weights, quantised by onnxruntime; what that costs is measured."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,10 @@ def loss_of_int8(source: Source, loaded: LoadedBack, head: Tensor | None) -> dic
         "image_mean_cosine": float((loaded.image(images) * embedded).sum(-1).mean()),
         "text_mean_cosine": float((loaded.text(tokens) * said).sum(-1).mean()),
     }
+    if not all(map(math.isfinite, cosines.values())):
+        raise ExportError(
+            f"the int8 towers give numbers that are none ({cosines}); its files were removed, use --to onnx"
+        )
     return {**cosines, **accuracies(source, loaded)}
 
 
@@ -74,8 +80,6 @@ def accuracies(source: Source, loaded: LoadedBack) -> dict[str, Any]:
     chosen = {name: one for name, one in run.evaluation.sets.items() if one.kind == "classification"}
     if not chosen:
         return {"not_measured": "the run names no classification set; give evaluation.sets.<name>.shards and .classes"}
-    from dataclasses import replace
-
     try:
         harness = Harness(replace(run.evaluation, sets=chosen), run.workers, cache_of(run.data))
         models = {"fp32": Towers(source, student_towers(source)), "int8": Towers(source, loaded)}
