@@ -36,6 +36,7 @@ def write(source: Source, out: Path, head: Tensor | None = None) -> None:
         full = path.rename(path.with_suffix(".fp32"))
         try:
             with hushed():
+                forget_shapes(full)
                 quantize_dynamic(
                     str(full),
                     str(path),
@@ -49,6 +50,15 @@ def write(source: Source, out: Path, head: Tensor | None = None) -> None:
                 f"onnxruntime could not quantise the {path.stem} tower ({type(error).__name__}: {error}); use --to onnx"
             ) from error
         full.unlink()
+
+
+def forget_shapes(path: Path) -> None:
+    """Take the shapes of intermediate values out of a file: onnxruntime turns matrices round and would then find them wrong."""
+    import onnx as library
+
+    model = library.load(path)
+    del model.graph.value_info[:]
+    library.save(model, path)
 
 
 @torch.no_grad()
