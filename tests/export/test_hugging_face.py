@@ -60,7 +60,9 @@ def back(model: Any) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in found.items()}
 
 
-@pytest.mark.parametrize("variant", ["", "-gelu", "-custom"])
+@pytest.mark.parametrize(
+    "variant", ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("-gelu", "-custom"))]
+)
 def test_a_student_with_its_own_text_tower_comes_back(
     variant: str, own_text_run: MakeRun, clip: str, tmp_path: Path
 ) -> None:
@@ -80,7 +82,7 @@ def test_a_script_that_knows_only_transformers(own_text_run: MakeRun, tmp_path: 
     export_run(run, "hugging_face", out)
     picture = noise(tmp_path / "picture.png", 32, 32)
     student = from_folder(checkpoint_of(run), asked_by="test")
-    scale = float(student.module.logit_scale.exp())  # type: ignore[union-attr, operator]
+    scale = float(student.module.logit_scale.detach().exp())  # type: ignore[union-attr, operator]
     wanted = by_hand(student, student, picture, PROMPTS, scale)
     assert classify_with("transformers")(out, picture, PROMPTS) == pytest.approx(wanted, abs=1e-5)
 

@@ -99,7 +99,7 @@ def accuracies(source: Source, loaded: LoadedBack) -> dict[str, Any]:
     return {"sets": {name: drop_of(found["rows"], found["samples"]) for name, found in sets.items()}}
 
 
-def drop_of(rows: Mapping[str, Mapping[str, float]], samples: int) -> dict[str, float]:
+def drop_of(rows: Mapping[str, Mapping[str, float]], samples: int) -> dict[str, float | int]:
     """One set, in percent."""
     before, after = rows["fp32"]["top1"], rows["int8"]["top1"]
     return {"samples": samples, "fp32_top1": before, "int8_top1": after, "drop": before - after}

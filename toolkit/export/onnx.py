@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +44,18 @@ def save(module: nn.Module, example: Tensor, path: Path, given: str, found: str)
                 verbose=False,
             )
             assert program is not None
+            forget_origins(program.model)
             program.save(path)
     except Exception as error:  # tracers have many kinds of their own
         raise ExportError(untraceable(path.stem, error)) from error
+
+
+def forget_origins(model: Any) -> None:
+    """Take out which line of which file of this machine each node comes from."""
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
 
 
 def untraceable(what: str, error: Exception) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Source:
     def tokenizer(self) -> Tokenizer:
         """Of the text tower."""
         assert self.text.tokenizer is not None  # `load_source` has seen to it
-        return build_tokenizer(self.text.tokenizer, self.text.context_length)
+        return tokenizer_of(self.text.tokenizer, self.text.context_length)
 
     @property
     def logit_scale(self) -> float:
@@ -87,6 +88,12 @@ class Source:
                 ),
             },
         }
+
+
+@lru_cache(maxsize=2)
+def tokenizer_of(name: str, context_length: int) -> Tokenizer:
+    """Made once: CLIP's takes a tenth of a second."""
+    return build_tokenizer(name, context_length)
 
 
 def text_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

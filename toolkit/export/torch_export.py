@@ -30,6 +30,8 @@ def save(module: nn.Module, example: Tensor, path: Path) -> None:
     try:
         with hushed():
             program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+            for node in program.graph.nodes:  # paths of this machine
+                node.meta.pop("stack_trace", None)
             torch.export.save(program, path)
     except Exception as error:  # tracers have many kinds of their own
         raise ExportError(untraceable(path.stem, error)) from error

@@ -46,7 +46,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """fp32, rows sum to 1."""
-        return (self.image(images) @ self.head.T).softmax(dim=-1)  # type: ignore[operator]
+        return (self.image(images) @ self.head.T).softmax(dim=-1)
 
 
 def example_images(source: Source, count: int = 2) -> Tensor:
