@@ -76,13 +76,17 @@ def save_run(folder: Path, model: Model, overrides: Sequence[str]) -> Path:
     return folder
 
 
-@pytest.fixture
-def own_text_run(clip: str, tmp_path: Path) -> Callable[..., Path]:
-    """`own_text_run(name=CLIP)`: a run whose student has a text tower of its own."""
+@pytest.fixture(scope="session")
+def own_text_run(clip: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`own_text_run(name=CLIP)`: a run whose student has a text tower of its own; made once, nobody writes into it."""
+    made: dict[str, Path] = {}
 
     def make(name: str = clip) -> Path:
-        model = build_model(name, {}, embed_dim=None, text_tower=True, asked_by="test")
-        return save_run(tmp_path / "run", shaken(model), ["student.text_tower=true", *PAIRED])
+        if name not in made:
+            model = build_model(name, {}, embed_dim=None, text_tower=True, asked_by="test")
+            folder = tmp_path_factory.mktemp("own_text") / "run"
+            made[name] = save_run(folder, shaken(model), ["student.text_tower=true", *PAIRED])
+        return made[name]
 
     return make
 

@@ -87,6 +87,7 @@ def test_a_script_that_knows_only_transformers(own_text_run: MakeRun, tmp_path: 
     assert classify_with("transformers")(out, picture, PROMPTS) == pytest.approx(wanted, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_towers_of_two_activations(image_run: MakeRun, clip: str, tmp_path: Path) -> None:
     """GELU in the student, QuickGELU in the teacher's text tower: each has a config of its own here."""
     record = export_run(image_run(f"{clip}-gelu"), "hugging_face", tmp_path / "out")
@@ -138,4 +139,4 @@ def test_weights_in_the_wrong_place_are_seen(
     monkeypatch.setattr(hugging_face, "renamed", swapped)
     with pytest.raises(ExportError, match="image_features differ by"):
         export_run(own_text_run(), "hugging_face", tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    assert not list(tmp_path.iterdir())

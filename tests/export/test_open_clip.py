@@ -99,6 +99,7 @@ def test_the_record(own_text_run: MakeRun, tmp_path: Path, capsys: pytest.Captur
     assert any("compared on random inputs (bound 1e-05): image_features " in line for line in words)
 
 
+@pytest.mark.slow
 def test_the_scale_is_what_training_used(
     own_text_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,9 +132,10 @@ def test_an_export_that_differs_is_removed(
         monkeypatch.setattr(ours, "state_of", lambda source, key=key: nudged(found(source), key))
         with pytest.raises(ExportError, match=rf"{tower} differ by .* \(at most 1e-05\).*removed"):
             export_run(run, "open_clip", tmp_path / "out")
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+        assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_wrong_preparation_is_an_error(
     own_text_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
