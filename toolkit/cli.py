@@ -66,7 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
         verbs.add_parser("checkpoints", help="what a run has saved: whole or torn, newest, best, and its launches")
     )
 
-    add_export(verbs.add_parser("export", help="hand a student to open_clip, transformers, onnxruntime or torch.export"))
+    add_export(
+        verbs.add_parser("export", help="hand a student to open_clip, transformers, onnxruntime or torch.export")
+    )
 
     add_profile(verbs.add_parser("profile", help="how fast one core feeds a run, and how many cores a GPU needs"))
 
