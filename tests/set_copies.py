@@ -41,7 +41,9 @@ ELEVATER = {
     "fgvc-aircraft-2013b-variants102": Known(
         100, 3334, 3333, 3333, "mean-per-class", 2, "fgvc_aircraft_2013b_variants102_20211007", "test.txt", "test.zip", "labels.txt"
     ),
-    "oxford-flower-102": Known(102, 1020, 1020, 6149, "mean-per-class", 1, "oxford_flower_102_20211007", "test.txt", "test.zip", "labels.txt"),
+    "oxford-flower-102": Known(
+        102, 1020, 1020, 6149, "mean-per-class", 1, "oxford_flower_102_20211007", "test.txt", "test.zip", "labels.txt"
+    ),
     "food-101": Known(101, 75750, 0, 25250, "accuracy", 1, "food_101_20211007", "test.txt", "val.zip", "labels.txt"),
     "gtsrb": Known(43, 26640, 12569, 12630, "accuracy", 3, "gtsrb_20210923", "test.txt", "final_test.zip", "labelmap.txt"),
     "hateful-memes": Known(2, 8500, 0, 500, "roc_auc", 1, "hateful_memes_20211014", "test_meta.json", "img.zip"),
@@ -95,8 +97,7 @@ def write_iris(folder: Path, known: Known, labels: list[list[int]]) -> None:
     members = [(f"some dir/{row}.png", png(given[0] if given else 0)) for row, given in enumerate(labels)]
     write_zip(folder / known.archive, members)
     lines = [
-        f"{known.archive}@{name} {','.join(map(str, given))}"
-        for (name, _), given in zip(members, labels, strict=True)
+        f"{known.archive}@{name} {','.join(map(str, given))}" for (name, _), given in zip(members, labels, strict=True)
     ]
     (folder / known.index).write_text("\n".join(lines) + "\n")
     (folder / known.labels).write_text("".join(f"name {number}\n" for number in range(known.classes)))

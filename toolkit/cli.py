@@ -103,12 +103,16 @@ def add_verbs_of_runs(verbs: Any) -> None:
     evaluate.add_argument(
         "--list", action=instead_of(run), help="which evaluation sets are in --data, and how to get the others"
     )
-    evaluate.add_argument("--data", type=Path, default=None, help="folder of evaluation sets, for --list (default data)")
+    evaluate.add_argument(
+        "--data", type=Path, default=None, help="folder of evaluation sets, for --list (default data)"
+    )
     evaluate.add_argument(
         "--checkpoint", default="newest", help="newest, best, or a checkpoint folder (default newest)"
     )
     evaluate.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    evaluate.add_argument("overrides", nargs="*", help="key=value, for example evaluation.sets.mine.shards=...")
+    evaluate.add_argument(
+        "overrides", nargs="*", default=[], help="key=value, for example evaluation.sets.mine.shards=..."
+    )  # a default: else argparse wants them where the run is left out
 
     report = verbs.add_parser("report", help="write report.html and report.json of a run again")
     report.add_argument("run", type=Path, help="folder of the run")
@@ -177,7 +181,9 @@ def run_evaluate(words: argparse.Namespace) -> None:
 
         return print_list(words.data or Path("data"), as_json_line=words.json)
     if words.data:
-        raise ConfigError(f"--data {words.data} goes with --list; a run's own sets are evaluation.sets.<name>.shards=...")
+        raise ConfigError(
+            f"--data {words.data} goes with --list; a run's own sets are evaluation.sets.<name>.shards=..."
+        )
     from toolkit.evaluate.run import evaluate_run
 
     evaluate_run(words.run, words.checkpoint, words.overrides, as_json=words.json)

@@ -57,7 +57,9 @@ def test_the_right_count_is_found_right(tmp_path: Path) -> None:
     assert (row.state, row.layout, row.counts, row.classes) == ("found", "elevater", {"test": 10}, 10)
     (tmp_path / "mnist_20211008/train.txt").write_text("val.zip@some dir/0.png 0\n")
     row = row_of(entry, tmp_path)
-    assert row.counts == {"train": 1, "test": 10} and row.problems == ["train: pictures of 1 classes, the protocol has 10"]
+    assert row.counts == {"train": 1, "test": 10} and row.problems == [
+        "train: pictures of 1 classes, the protocol has 10"
+    ]
 
 
 def test_a_copy_without_its_test_split(tmp_path: Path) -> None:
@@ -65,6 +67,7 @@ def test_a_copy_without_its_test_split(tmp_path: Path) -> None:
     write_folders(tmp_path / "food-101/train", ["waffles"])
     row = row_of(entries()["food-101"], tmp_path)
     assert row.layout == "folders" and row.counts == {"train": 1}
+    assert row.problems[0] == "train: 1 pictures, the protocol has 75750"
     assert row.problems[-1].startswith("test: missing, 25250 pictures. ELEVATER's copy")
 
 

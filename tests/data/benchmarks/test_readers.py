@@ -63,11 +63,14 @@ def test_a_copy_gives_pictures_and_labels(name: str, copies: Path) -> None:
         else:
             rows = range(0, len(found), 1 + len(found) // 60)  # a few dozen of each
             assert [class_in(found.picture(row)) for row in rows] == [found.label(row) for row in rows]
-            assert found.labels.tolist()[:20] == (
-                list(range(min(20, known.classes))) + list(range(0, known.classes, 2))
-                if known.index
-                else sorted_by_folder(name)
-            )[:20]
+            assert (
+                found.labels.tolist()[:20]
+                == (
+                    list(range(min(20, known.classes))) + list(range(0, known.classes, 2))
+                    if known.index
+                    else sorted_by_folder(name)
+                )[:20]
+            )
         data, label = next(iter(found))
         assert data == png(0) and np.array_equal(label, found.label(0))
 
@@ -148,14 +151,15 @@ def test_more_labels_than_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"images": [], "annotations": []}', '{"images": [{"id": 1}], "annotations": [], "categories": []}']
+    "text",
+    ["", "[]", '{"images": [], "annotations": []}', '{"images": [{"id": 1}], "annotations": [], "categories": []}'],
 )
 def test_a_wrong_coco_index_is_refused(text: str, tmp_path: Path) -> None:
     """Whatever is missing."""
     folder = tmp_path / "classification" / ELEVATER["kitti-distance"].folder
     write_coco(folder, ELEVATER["kitti-distance"], [0, 1])
     (folder / "test_meta.json").write_text(text)
-    with pytest.raises(DataError, match="test_meta.json"):
+    with pytest.raises(DataError, match=r"test_meta\.json"):
         open_set("kitti-distance", tmp_path)
 
 

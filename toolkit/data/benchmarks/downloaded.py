@@ -1,5 +1,6 @@
 """Copies that torchvision has downloaded, through torchvision where it lists files without unpickling; never a download."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,15 @@ def through_torchvision(entry: Entry, root: Path, word: str) -> Found:
     assert entry.torchvision is not None
     name = entry.torchvision.name
     how: dict[str, Any] = {"train": word == "train"} if name == "MNIST" else {"split": word}
+    made_by = getattr(datasets, name)
+    if "download" in inspect.signature(made_by).parameters:  # False is the default everywhere; said nonetheless
+        how["download"] = False
     try:
-        made = getattr(datasets, name)(str(root), download=False, **how)
+        made = made_by(str(root), **how)
     except Exception as error:  # torchvision raises RuntimeError, OSError, KeyError, ... on a copy that is not whole
-        raise DataError(f"{root / entry.torchvision.folder}: torchvision's {name} says: {error}; {entry.get}") from error
+        raise DataError(
+            f"{root / entry.torchvision.folder}: torchvision's {name} says: {error}; {entry.get}"
+        ) from error
     if name == "MNIST":
         return Arrays(made.data.numpy()), [[int(number)] for number in made.targets], []
     if name == "FER2013":

@@ -45,7 +45,9 @@ def iris_rows(index: Path) -> Rows:
         try:
             labels.append([int(number) for number in numbers.split(",")] if space else [])
         except ValueError as error:
-            raise DataError(f"{index}: the line {line[:120]!r} is not `path label[,label...]`; fetch it again") from error
+            raise DataError(
+                f"{index}: the line {line[:120]!r} is not `path label[,label...]`; fetch it again"
+            ) from error
         paths.append(path.strip() if space else line)
     return paths, labels
 

@@ -109,7 +109,8 @@ class Entry:
         if self.own_names_of:  # numbers and WordNet ids are exact, and ImageNet's plain names are not unique
             return [(name,) for name in own]
         return [
-            tuple(dict.fromkeys([name, *given])) for name, *given in zip(self.names, *([own] if own else []), strict=True)
+            tuple(dict.fromkeys([name, *given]))
+            for name, *given in zip(self.names, *([own] if own else []), strict=True)
         ]
 
     @property
@@ -128,7 +129,9 @@ def own_names(entry: Entry) -> list[str]:
     places = list(found.submodule_search_locations or []) if found else []
     path = Path(places[0] if places else "timm") / "data" / "_info" / entry.own_names_of
     if not path.is_file():
-        raise DataError(f"{entry.name}: its WordNet ids stand in timm's {entry.own_names_of}, which is not there; reinstall timm")
+        raise DataError(
+            f"{entry.name}: its WordNet ids stand in timm's {entry.own_names_of}, which is not there; reinstall timm"
+        )
     return path.read_text().split()
 
 
@@ -137,7 +140,8 @@ def read_entry(content: dict[str, Any], where: str) -> Entry:
     try:
         made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Entry), content))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{where}: {str(error).splitlines()[0]}; correct the entry") from error
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError(f"{where}: {key}{str(error).splitlines()[0]}; correct the entry") from error
     assert isinstance(made, Entry)
     for problem in problems_of(made):
         raise ConfigError(f"{where}: {problem}")
@@ -159,11 +163,9 @@ def problems_of(entry: Entry) -> list[str]:
         claimed = {(simple(name), number) for number, names in enumerate(entry.spellings) for name in names}
         if len({name for name, _ in claimed}) < len(claimed):
             found.append("two classes have names that differ in spelling alone; pictures could not be told apart")
-    for template in entry.templates:
-        if template.count("{}") != 1:
-            found.append(f"template {template!r} needs one {{}}")
-    layouts = [entry.elevater.splits if entry.elevater else {}, entry.torchvision.splits if entry.torchvision else {}]
-    splits = {split for named in (entry.counts, entry.folders, *layouts) for split in named}
+    found += [f"template {one!r} needs one {{}}" for one in entry.templates if one.count("{}") != 1]
+    layouts = [layout for layout in (entry.elevater, entry.torchvision) if layout is not None]
+    splits = {*entry.counts, *entry.folders, *(split for layout in layouts for split in layout.splits)}
     if strange := sorted(splits - set(SPLITS)):
         found.append(f"splits are {', '.join(SPLITS)}; found {strange[0]!r}")
     if "test" not in entry.counts:

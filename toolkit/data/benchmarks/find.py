@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.data.benchmarks import downloaded, elevater, folders, tars
+from toolkit.data.benchmarks import downloaded, elevater, folders
 from toolkit.data.benchmarks.entry import SPLITS, Entry, entry_of
 from toolkit.data.benchmarks.split import Split
 from toolkit.errors import ConfigError, DataError
@@ -13,7 +13,6 @@ LAYOUTS = ("elevater", "folders", "webdataset", "torchvision")
 READERS = {
     "elevater": elevater.read_elevater,
     "folders": folders.read_folders,
-    "webdataset": tars.read_shards,
     "torchvision": downloaded.read_torchvision,
 }
 
@@ -41,17 +40,25 @@ def find_split(entry: Entry, data: Path, layout: str, split: str) -> Path | None
     """The folder that a reader of the layout wants for the split."""
     if layout == "elevater":
         named = entry.elevater.splits.get(split) if entry.elevater else None
-        return next(
-            (one for one in elevater.folders_of(entry, data) if named and (one / named.index).is_file()), None
-        )
+        return next((one for one in elevater.folders_of(entry, data) if named and (one / named.index).is_file()), None)
     if layout == "folders":
         if entry.kind == "multilabel":  # a folder gives one class
             return None
         return next((one for one in folders.folders_of(entry, data, split) if folders.holds(entry, one)), None)
     if layout == "webdataset":
-        return tars.shard_folder(entry, data, split)
+        return shard_folder(entry, data, split)
     named_so = entry.torchvision is not None and split in entry.torchvision.splits
     return downloaded.root_of(entry, data) if named_so else None
+
+
+def shard_folder(entry: Entry, data: Path, split: str) -> Path | None:
+    """The folder whose .tar files are the split: <name>/<split>, or <name> for the test split."""
+    for name in entry.words:
+        places = [data / name / word for word in folders.WORDS[split]] + ([data / name] if split == "test" else [])
+        for place in places:
+            if place.is_dir() and next(place.glob("*.tar"), None):
+                return place
+    return None
 
 
 def how_to_get(entry: Entry, data: Path) -> str:
@@ -84,6 +91,10 @@ def open_split(entry: Entry, place: Place, split: str) -> Split:
         raise DataError(
             f"{entry.name} in {place.layout} layout has {', '.join(place.splits)} and no {split} split; {entry.get}"
         )
+    if place.layout == "webdataset":
+        from toolkit.data.benchmarks.tars import read_shards  # it imports torch, for which a list need not wait
+
+        return read_shards(entry, place.splits[split], split)
     return READERS[place.layout](entry, place.splits[split], split)
 
 

@@ -53,8 +53,8 @@ def picture_files(folder: Path) -> Iterator[str]:
 
 def holds(entry: Entry, folder: Path) -> bool:
     """Is a folder there that is called as one of the set's classes; others may be a download in a layout of its own."""
-    known = {simple(name) for names in entry.spellings for name in names}
-    return any(simple(name) in known for name in class_folders(folder))
+    inside = {simple(name) for name in class_folders(folder)}
+    return bool(inside) and any(simple(name) in inside for names in entry.spellings for name in names)
 
 
 def read_folders(entry: Entry, folder: Path, split: str) -> Split:

@@ -67,7 +67,9 @@ def row_of(entry: Entry, data: Path) -> Row:
         wanted = entry.counts.get(split, 0)
         if wanted and len(opened) != wanted:
             row.problems.append(f"{split}: {len(opened)} pictures, the protocol has {wanted}")
-        seen = int((opened.labels.sum(axis=0) > 0).sum()) if opened.labels.ndim == 2 else len(set(opened.labels.tolist()))
+        seen = (
+            int((opened.labels.sum(axis=0) > 0).sum()) if opened.labels.ndim == 2 else len(set(opened.labels.tolist()))
+        )
         if split == "test":
             row.classes = seen
         if seen != entry.classes:
@@ -105,7 +107,7 @@ def as_json(rows: list[Row]) -> list[dict[str, Any]]:
 
 def as_text(rows: list[Row], data: Path) -> str:
     """A table, what is wrong, and how to get what is missing."""
-    title = ("set", "group", "state", "layout", *SPLITS, "metric")
+    title: tuple[str, ...] = ("set", "group", "state", "layout", *SPLITS, "metric")
     table = [title]
     for row in rows:
         shown = [f"{row.counts[split]:,}" if split in row.counts else "-" for split in SPLITS]

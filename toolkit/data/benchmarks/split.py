@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,7 @@ from toolkit.errors import DataError
 MAX_PIXELS = 89_478_485
 
 
+@runtime_checkable
 class Pictures(Protocol):
     """Bytes of pictures by number, lazily; a worker process may have a copy."""
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from toolkit.data.benchmarks.archives import read_lines
 from toolkit.data.benchmarks.entry import Entry
-from toolkit.data.benchmarks.folders import WORDS
 from toolkit.data.benchmarks.split import Split, label_array, numbers_by_name
 from toolkit.data.decode import BadSample
 from toolkit.data.shards import Shard, scan_shard
@@ -42,16 +41,6 @@ class ShardPictures:
             raise DataError(f"{self.shards[shard].path}: {self.key(row)} cannot be read: {error}") from error
 
 
-def shard_folder(entry: Entry, data: Path, split: str) -> Path | None:
-    """The folder whose .tar files are the split: <name>/<split>, or <name> for the test split."""
-    for name in entry.words:
-        places = [data / name / word for word in WORDS[split]] + ([data / name] if split == "test" else [])
-        for place in places:
-            if place.is_dir() and next(place.glob("*.tar"), None):
-                return place
-    return None
-
-
 def read_shards(entry: Entry, folder: Path, split: str) -> Split:
     """In the order of the shards; DataError for a sample without picture or class."""
     shards = tuple(scan_shard(path) for path in sorted(folder.glob("*.tar")))
@@ -69,7 +58,9 @@ def read_shards(entry: Entry, folder: Path, split: str) -> Split:
                 given = [int(number) for number in shard.read(row, "cls").decode().replace(",", " ").split()]
                 labels.append([number if numbers is None else numbers[number] for number in given])
             except (BadSample, ValueError, IndexError) as error:
-                raise DataError(f"{shard.path}: the class of sample {shard.keys[row]} is no class number ({error})") from error
+                raise DataError(
+                    f"{shard.path}: the class of sample {shard.keys[row]} is no class number ({error})"
+                ) from error
             places.append((position, row, field))
     if not places:
         raise DataError(f"{folder}: its shards hold no samples; write them again")
