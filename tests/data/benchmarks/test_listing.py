@@ -1,6 +1,8 @@
 """`dime evaluate --list`: what is there, counted, and how to get the rest."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +73,13 @@ def test_a_copy_without_its_test_split(tmp_path: Path) -> None:
     assert row.problems[-1].startswith("test: missing, 25250 pictures. ELEVATER's copy")
 
 
+def test_the_validation_pictures_of_imagenet_are_its_test_split(tmp_path: Path) -> None:
+    """Counted once, though their folder is called val; training pictures beside them are another split."""
+    write_folders(tmp_path / "imagenet/val", ["n01440764", "n01443537"])
+    write_folders(tmp_path / "imagenet/train", ["n01440764"])
+    assert row_of(entries()["imagenet-1k"], tmp_path).counts == {"train": 1, "test": 2}
+
+
 def test_words_that_do_not_go_together(tmp_path: Path) -> None:
     """Nothing asked for is passed over."""
     with pytest.raises(ConfigError, match="--list does not go with runs/x"):
@@ -85,3 +94,11 @@ def test_words_that_do_not_go_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="runs/x is no run"):
         dispatch(["evaluate", "--json", "runs/x"])
     assert len(OTHERS) == 6
+
+
+def test_a_list_waits_for_no_torch() -> None:
+    """It is asked for on login nodes."""
+    code = (
+        "import sys, toolkit.data.benchmarks.listing; sys.exit('torch' in sys.modules or 'torchvision' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

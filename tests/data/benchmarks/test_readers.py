@@ -152,7 +152,13 @@ def test_more_labels_than_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", '{"images": [], "annotations": []}', '{"images": [{"id": 1}], "annotations": [], "categories": []}'],
+    [
+        "",
+        "[]",
+        "[" * 100_000,
+        '{"images": [], "annotations": []}',
+        '{"images": [{"id": 1}], "annotations": [], "categories": []}',
+    ],
 )
 def test_a_wrong_coco_index_is_refused(text: str, tmp_path: Path) -> None:
     """Whatever is missing."""

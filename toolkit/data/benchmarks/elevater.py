@@ -66,7 +66,7 @@ def coco_rows(index: Path, classes: int) -> Rows:
             f"{image['zip_file']}@{image['file_name']}" if image.get("zip_file") else str(image["file_name"])
             for image in images
         ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{index} is no COCO index of classes ({error!r}); fetch it again") from error

@@ -30,6 +30,8 @@ def locate(entry: Entry, data: Path) -> Place | None:
     partial = None
     for layout in LAYOUTS:
         place = Place(layout, {split: found for split in SPLITS if (found := find_split(entry, data, layout, split))})
+        if layout in ("folders", "webdataset") and place.splits.get("val") == place.splits.get("test"):
+            place.splits.pop("val", None)  # ImageNet's test split is a folder called val
         if "test" in place.splits:
             return place
         partial = partial or (place if place.splits else None)
