@@ -13,6 +13,7 @@ from toolkit.cli_checkpoints import add_checkpoints, run_checkpoints
 from toolkit.cli_doctor import add_doctor, run_doctor
 from toolkit.cli_embed import add_embed, run_embed
 from toolkit.cli_estimate import add_estimate, run_estimate
+from toolkit.cli_import import add_import, run_import
 from toolkit.cli_profile import add_profile, run_profile
 from toolkit.cli_select import add_options, run_select
 from toolkit.cli_shards import add_shards, run_shards
@@ -46,6 +47,7 @@ def dispatch(argv: Sequence[str]) -> None:
         "checkpoints": run_checkpoints,
         "doctor": lambda words: run_doctor(words, given),
         "estimate": run_estimate,
+        "import": run_import,
         "profile": run_profile,
         "select": run_select,
         "students": run_students,
@@ -72,6 +74,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_estimate(
         verbs.add_parser("estimate", help="time, memory, network, storage and energy of a recipe, without a GPU")
+    )
+
+    add_import(
+        verbs.add_parser("import", help="weights from elsewhere -> a folder that is a student and a teacher here")
     )
 
     add_options(
