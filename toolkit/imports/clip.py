@@ -80,12 +80,13 @@ def from_open_clip_file(weights: Weights, architecture: str | None, layer_norm_e
     """open_clip's weights into the architecture that `architecture` or the `open_clip_config.json` beside them names."""
     published = weights.configs.get("open_clip_config.json", {})
     notes: list[str] = []
+    kwargs: dict[str, Any] = {}
     if architecture is not None:
         cfg = open_clip.get_model_config(architecture)
         if cfg is None:
             hint = did_you_mean(architecture, open_clip.list_models())
             raise ConfigError(f"--architecture: open_clip has no model {architecture!r}{hint or '.'}")
-        name, kwargs = architecture, {}
+        name = architecture
         notes.append(f"architecture {architecture}, as you say")
     elif isinstance(cfg := published.get("model_cfg"), dict):
         name, kwargs = from_model_cfg(cfg, weights)
