@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -11,6 +12,7 @@ from imports.clip_file import IMAGES, PROJECTION, TOKENS, check_towers, openai_s
 from imports.networks import prefixed, vit_state
 
 from toolkit.config import Preprocess
+from toolkit.imports.shapes import named
 from toolkit.models import Model
 
 Written = Callable[..., Path]
@@ -26,6 +28,29 @@ def test_openai(written: Written, imported: Imported, capsys: pytest.CaptureFixt
     assert model.context_length == 16 and model.tokenizer == "ViT-B-32-quickgelu"
     said = capsys.readouterr().out
     assert "layout openai: it has input_resolution" in said and "3: numbers that the shapes say too" in said
+
+
+def towers(width: int, layers: int, patch: int, text: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sizes at 224 pixels."""
+    vision = {
+        "layers": layers,
+        "width": width,
+        "patch_size": patch,
+        "image_size": 224,
+        "head_width": 64,
+        "mlp_ratio": 4.0,
+    }
+    return vision, {"context_length": 77, "vocab_size": 49408, "width": text, "heads": text // 64, "layers": 12}
+
+
+def test_known_architectures_keep_their_names() -> None:
+    """With and without the text tower, and by their activation."""
+    b32, l14 = towers(768, 12, 32, 512), towers(1024, 24, 14, 768)
+    assert named(b32[0], None, True) == named(*b32, True) == ("ViT-B-32-quickgelu", {})
+    assert named(*b32, False) == ("ViT-B-32", {}) and named(*l14, True) == ("ViT-L-14-quickgelu", {})
+    assert named(b32[0], l14[1], True)[1] == {"vision_cfg": b32[0], "text_cfg": l14[1]}
+    rn50 = {"layers": [3, 4, 6, 3], "width": 64, "patch_size": None, "image_size": 224}
+    assert named(rn50, b32[1], True) == ("RN50-quickgelu", {})
 
 
 def test_half_precision_becomes_single(written: Written, imported: Imported) -> None:

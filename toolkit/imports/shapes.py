@@ -97,8 +97,8 @@ def known_names(vision: dict[str, Any], text: dict[str, Any] | None, quick_gelu:
     found = []
     for name in open_clip.list_models():
         cfg = open_clip.get_model_config(name)
-        if cfg is None or not set(cfg) <= PLAIN:
-            continue
+        if cfg is None or not set(cfg) <= PLAIN or set(cfg["text_cfg"]) & {"hf_model_name", "hf_tokenizer_name"}:
+            continue  # only those whose both towers are CLIP's
         if quick_gelu is not None and bool(cfg.get("quick_gelu", False)) != quick_gelu:
             continue
         if complete(cfg["vision_cfg"], cfg["text_cfg"] if text is not None else None) == wanted:
