@@ -204,6 +204,7 @@ def test_none_or_two_of_a_kind(written: Written, refused: Refused) -> None:
     assert "of an image projection it has none of image_projection, vision_projection, visual.proj" in refused(
         written(state)
     )
+    assert "(nearest: image_projecton)" in refused(written({**state, "image_projecton": PROJECTION}))
     both = {**file("image_encoder.", "image_projection"), **prefixed(vit_state(), "visual.")}
     assert "of an image tower it has several: image_encoder., visual." in refused(written(both))
     assert "of an image tower it has none" in refused(written({"image_projection": PROJECTION}))

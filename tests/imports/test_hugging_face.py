@@ -114,6 +114,26 @@ def test_both_towers(case: str, tmp_path: Path, imported: Imported) -> None:
     assert module.logit_scale.shape == (1,)
 
 
+@pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
+def test_a_folder_that_the_package_itself_has_written(act: str, tmp_path: Path, imported: Imported) -> None:
+    """Where it is installed: its own model, saved by itself, gives the same features."""
+    transformers = pytest.importorskip("transformers")
+    how = {"hidden_act": act, "layer_norm_eps": 1e-3}
+    theirs = transformers.CLIPModel(transformers.CLIPConfig(**config(vision_config=how, text_config=how))).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    module: Any = imported(tmp_path / "theirs").module.double()
+    theirs = theirs.double()
+    with torch.no_grad():
+        for name, found, given in (
+            ("image", module.encode_image, IMAGES.double()),
+            ("text", module.encode_text, TOKENS),
+        ):
+            side = theirs.vision_model if name == "image" else theirs.text_model
+            project = theirs.visual_projection if name == "image" else theirs.text_projection
+            right = project(side(given).pooler_output)
+            assert torch.allclose(found(given), right, rtol=0, atol=1e-9)
+
+
 def test_how_it_sees_pictures(tmp_path: Path, imported: Imported) -> None:
     """From its own file."""
     path = folder(tmp_path / "clip", weights(), config())

@@ -5,6 +5,7 @@ One image tower (a ViT or a Swin) and a projection used as `features @ projectio
 ViT's LayerNorm adds 1e-5 in the training script and 1e-12 in the released models, which no weight shows.
 """
 
+import difflib
 import re
 from dataclasses import replace
 
@@ -69,6 +70,10 @@ def only(choices: tuple[str, ...], found: list[str], what: str, weights: Weights
     """The one that is there; raises CheckpointError for none or several."""
     if len(found) != 1:
         has = f"several: {', '.join(found)}" if found else f"none of {', '.join(choices)}"
+        near = [
+            name for choice in choices for name in difflib.get_close_matches(choice, weights.tensors, n=1, cutoff=0.8)
+        ]
+        has += f" (nearest: {near[0]})" if near and not found else ""
         raise CheckpointError(
             f"{weights.path} is no file of DIME-FM: of an {what} it has {has}; its names are {first_keys(weights.tensors)}. "
             "Other layouts are openai, open_clip and hugging_face"
