@@ -7,7 +7,7 @@
 Every variant runs in processes of its own through its real launcher (deepspeed for ours, torchrun for the others), all in turn,
 round after round. Inside each process a stopwatch counts from one request for a batch to the next, after the warm-up. Models
 are built without weights and pictures are synthetic; neither changes the work of a step. Writes
-benchmarks/results/step_<hardware>_<yyyymm>.{md,json}, which `--no-receipt` leaves alone.
+benchmarks/results/step_[<teacher>_]<hardware>_<yyyymm>.{md,json}, which `--no-receipt` leaves alone.
 """
 
 import argparse
@@ -214,7 +214,9 @@ def main(words: list[str]) -> None:
         hardware = torch.cuda.get_device_name().split()[-1].lower() if asked.cuda else f"cpu{os.cpu_count()}"
         facts = receipt(" ".join(["python benchmarks/step.py", *words]))
         title = f"Steps of {asked.teacher} into {asked.student}, {asked.batch} images per rank"
-        write(f"step_{hardware}_{datetime.now(UTC):%Y%m}", title, text, facts, raw, said)
+        usual_teacher = parse([]).teacher
+        other = "" if asked.teacher == usual_teacher else f"{asked.teacher.lower().replace('-', '')}_"
+        write(f"step_{other}{hardware}_{datetime.now(UTC):%Y%m}", title, text, facts, raw, said)
 
 
 if __name__ == "__main__":

@@ -25,13 +25,27 @@ LAYERS = (
         "reshape",
         "agreement",
     ),
-    ("train", "evaluate", "report", "calibrate", "corpus", "doctor", "estimate", "export", "playground", "profile"),
+    (
+        "train",
+        "evaluate",
+        "report",
+        "calibrate",
+        "corpus",
+        "doctor",
+        "estimate",
+        "export",
+        "imports",
+        "playground",
+        "profile",
+    ),
     (
         "cli",
         "cli_checkpoints",
         "cli_doctor",
         "cli_embed",
         "cli_estimate",
+        "cli_export",
+        "cli_import",
         "cli_profile",
         "cli_select",
         "cli_shards",
@@ -49,6 +63,7 @@ SIDEWAYS = {
     ("corpus", "report"),
     ("doctor", "train"),
     ("doctor", "evaluate"),
+    ("export", "evaluate"),
 }
 """Imports between parts of layer 2 or of layer 4 that are allowed; within the other layers all are."""
 ONLY = {"deepspeed": {"engine", "checkpoint", "distributed"}, "webdataset": {"data"}}

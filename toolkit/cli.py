@@ -13,6 +13,8 @@ from toolkit.cli_checkpoints import add_checkpoints, run_checkpoints
 from toolkit.cli_doctor import add_doctor, run_doctor
 from toolkit.cli_embed import add_embed, run_embed
 from toolkit.cli_estimate import add_estimate, run_estimate
+from toolkit.cli_export import add_export, run_export
+from toolkit.cli_import import add_import, run_import
 from toolkit.cli_profile import add_profile, run_profile
 from toolkit.cli_select import add_options, run_select
 from toolkit.cli_shards import add_shards, run_shards
@@ -46,6 +48,8 @@ def dispatch(argv: Sequence[str]) -> None:
         "checkpoints": run_checkpoints,
         "doctor": lambda words: run_doctor(words, given),
         "estimate": run_estimate,
+        "export": run_export,
+        "import": run_import,
         "profile": run_profile,
         "select": run_select,
         "students": run_students,
@@ -64,6 +68,10 @@ def build_parser() -> argparse.ArgumentParser:
         verbs.add_parser("checkpoints", help="what a run has saved: whole or torn, newest, best, and its launches")
     )
 
+    add_export(
+        verbs.add_parser("export", help="hand a student to open_clip, transformers, onnxruntime or torch.export")
+    )
+
     add_profile(verbs.add_parser("profile", help="how fast one core feeds a run, and how many cores a GPU needs"))
 
     add_doctor(
@@ -72,6 +80,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_estimate(
         verbs.add_parser("estimate", help="time, memory, network, storage and energy of a recipe, without a GPU")
+    )
+
+    add_import(
+        verbs.add_parser("import", help="weights from elsewhere -> a folder that is a student and a teacher here")
     )
 
     add_options(
@@ -99,12 +111,20 @@ def add_verbs_of_runs(verbs: Any) -> None:
     demo.add_argument("overrides", nargs="*", help="key=value, as for any recipe")
 
     evaluate = verbs.add_parser("evaluate", help="judge the student of a run beside its teacher")
-    evaluate.add_argument("run", type=Path, help="folder of the run")
+    run = evaluate.add_argument("run", type=Path, help="folder of the run")
+    evaluate.add_argument(
+        "--list", action=instead_of(run), help="which evaluation sets are in --data, and how to get the others"
+    )
+    evaluate.add_argument(
+        "--data", type=Path, default=None, help="folder of evaluation sets, for --list (default data)"
+    )
     evaluate.add_argument(
         "--checkpoint", default="newest", help="newest, best, or a checkpoint folder (default newest)"
     )
     evaluate.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    evaluate.add_argument("overrides", nargs="*", help="key=value, for example evaluation.sets.mine.shards=...")
+    evaluate.add_argument(
+        "overrides", nargs="*", default=[], help="key=value, for example evaluation.sets.mine.shards=..."
+    )  # a default: else argparse wants them where the run is left out
 
     report = verbs.add_parser("report", help="write report.html and report.json of a run again")
     report.add_argument("run", type=Path, help="folder of the run")
@@ -120,6 +140,20 @@ def add_verbs_of_runs(verbs: Any) -> None:
     calibrate.add_argument("--out", type=Path, default=None, help="page or folder (default out_dir/calibration.html)")
     calibrate.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     calibrate.add_argument("overrides", nargs="*", help="key=value, as for the recipe")
+
+
+def instead_of(positional: argparse.Action) -> type[argparse.Action]:
+    """A flag with which the positional may be left out; `nargs='?'` would lose one that stands behind an option."""
+
+    class Flag(argparse.Action):
+        def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+            super().__init__(option_strings, dest, nargs=0, default=False, help=help)
+
+        def __call__(self, parser: Any, namespace: argparse.Namespace, *_: Any) -> None:
+            setattr(namespace, self.dest, True)
+            positional.required = False
+
+    return Flag
 
 
 def is_override(word: str) -> bool:
@@ -151,6 +185,17 @@ def run_demo(words: argparse.Namespace) -> None:
 
 def run_evaluate(words: argparse.Namespace) -> None:
     """Print the table, with --json the result as the last line."""
+    if words.list:
+        if words.run or words.overrides:
+            asked = words.run or words.overrides[0]
+            raise ConfigError(f"--list does not go with {asked}; it lists what is in --data: leave one of them out")
+        from toolkit.data.benchmarks.listing import print_list
+
+        return print_list(words.data or Path("data"), as_json_line=words.json)
+    if words.data:
+        raise ConfigError(
+            f"--data {words.data} goes with --list; a run's own sets are evaluation.sets.<name>.shards=..."
+        )
     from toolkit.evaluate.run import evaluate_run
 
     evaluate_run(words.run, words.checkpoint, words.overrides, as_json=words.json)

@@ -15,3 +15,7 @@ class DataError(ToolkitError):
 
 class CheckpointError(ToolkitError):
     """A checkpoint that is torn, of another student or run, or of another world size."""
+
+
+class ExportError(ToolkitError):
+    """A student that a format cannot hold, or an export that does not give back what the student gives."""

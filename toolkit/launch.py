@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit import allocator, config, launches, signals
+from toolkit import config, launches, signals
 from toolkit.config import Run
 from toolkit.config.ds_config import load_ds_config
 from toolkit.errors import ToolkitError
@@ -31,7 +31,7 @@ def start(defaults: Run, overrides: Sequence[str]) -> dict[str, Any]:
         return {}
     if rank_number() == 0:
         launches.begin(Path(run.out_dir))
-    from toolkit import distributed
+    from toolkit import allocator, distributed
     from toolkit.train import train
 
     if distributed.device().type == "cpu":

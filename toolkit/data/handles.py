@@ -35,8 +35,16 @@ class Handles:
     def drop_removed(self) -> None:
         """Let go of files that no longer have a name."""
         with self._lock:
-            for key in [key for key, file in self._open.items() if os.fstat(file.fileno()).st_nlink == 0]:
+            for key in [key for key, file in self._open.items() if not has_name(file)]:
                 del self._open[key]
+
+
+def has_name(file: FileIO) -> bool:
+    """Is it still in its folder."""
+    try:
+        return os.fstat(file.fileno()).st_nlink > 0
+    except OSError:  # of a network disk that has forgotten it
+        return False
 
 
 OPEN = Handles()

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,13 @@ def opened(path: ShardPath, stamp: tuple[int, int]) -> FileIO:
     """The shard open for reading; closed some time after others were read. A file written anew has another stamp."""
     if isinstance(path, RemoteShard):
         return OPEN.get((path, stamp), lambda: open_remote(path, stamp))
-    return OPEN.get((path, stamp), lambda: FileIO(path, "rb"))
+    return opened_here(path, stamp)
+
+
+@lru_cache(maxsize=128)
+def opened_here(path: Path, stamp: tuple[int, int]) -> FileIO:
+    """A shard that is no copy: what becomes of it is not ours to decide."""
+    return FileIO(path, "rb")
 
 
 def scan_shard(path: ShardPath) -> Shard:

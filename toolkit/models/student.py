@@ -10,6 +10,7 @@ from toolkit import config
 from toolkit.errors import ConfigError
 from toolkit.models.build import build_model, load_weights
 from toolkit.models.contract import Model
+from toolkit.models.numerics import fit_imported
 from toolkit.models.teacher import Teacher
 
 
@@ -46,6 +47,7 @@ def build_student(cfg: config.Student, teacher: Teacher | None) -> Model:
         )
     if cfg.pretrained:
         load_weights(model.module, Path(cfg.pretrained))
+        fit_imported(model, Path(cfg.pretrained))
     if cfg.grad_checkpointing:
         enable = getattr(model.module, "set_grad_checkpointing", None)
         if enable is None:
