@@ -11,7 +11,13 @@ import pytest
 
 from toolkit.errors import DataError
 from toolkit.evaluate import submission
-from toolkit.evaluate.submission import DATASETS, Expected, check_predictions, combine_predictions, write_predictions
+from toolkit.evaluate.submission import (
+    Expected,
+    check_predictions,
+    combine_predictions,
+    expected_sets,
+    write_predictions,
+)
 
 SMALL = {"mnist": Expected(6, 3), "dtd": Expected(4, 2), "voc-2007-classification": Expected(5, 4, multi_label=True)}
 COUNTS = {"num_trainable_params": 10, "num_params": 100, "num_visual_params": 60, "num_backbone_params": 90}
@@ -20,7 +26,7 @@ COUNTS = {"num_trainable_params": 10, "num_params": 100, "num_visual_params": 60
 @pytest.fixture(autouse=True)
 def small_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three sets of a few pictures instead of twenty."""
-    monkeypatch.setattr(submission, "DATASETS", SMALL)
+    monkeypatch.setattr(submission, "expected_sets", lambda: SMALL)
 
 
 def probabilities(name: str, seed: int = 0) -> np.ndarray:
@@ -36,10 +42,11 @@ def write(folder: Path, name: str, *, seed: int = 0, n_shot: int = 5, **changed:
 
 def test_the_twenty_sets() -> None:
     """The protocol's totals: 192,677 test pictures, 1,151 classes; one set has several classes per picture."""
-    assert len(DATASETS) == 20
-    assert sum(one.pictures for one in DATASETS.values()) == 192_677
-    assert sum(one.classes for one in DATASETS.values()) == 1_151
-    assert [name for name, one in DATASETS.items() if one.multi_label] == ["voc-2007-classification"]
+    sets = expected_sets()
+    assert len(sets) == 20
+    assert sum(one.pictures for one in sets.values()) == 192_677
+    assert sum(one.classes for one in sets.values()) == 1_151
+    assert [name for name, one in sets.items() if one.multi_label] == ["voc-2007-classification"]
 
 
 def test_a_file(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from toolkit.data.benchmarks import entries
 from toolkit.errors import DataError
 from toolkit.registry import did_you_mean
 
@@ -29,29 +31,14 @@ class Expected:
     multi_label: bool = False
 
 
-DATASETS = {
-    "caltech-101": Expected(6084, 102),
-    "cifar-10": Expected(10000, 10),
-    "cifar-100": Expected(10000, 100),
-    "country211": Expected(21100, 211),
-    "dtd": Expected(1880, 47),
-    "eurosat_clip": Expected(5000, 10),
-    "fer-2013": Expected(3589, 7),
-    "fgvc-aircraft-2013b-variants102": Expected(3333, 100),
-    "food-101": Expected(25250, 101),
-    "gtsrb": Expected(12630, 43),
-    "hateful-memes": Expected(500, 2),
-    "kitti-distance": Expected(711, 4),
-    "mnist": Expected(10000, 10),
-    "oxford-flower-102": Expected(6149, 102),
-    "oxford-iiit-pets": Expected(3669, 37),
-    "patch-camelyon": Expected(32768, 2),
-    "rendered-sst2": Expected(1821, 2),
-    "resisc45_clip": Expected(25200, 45),
-    "stanford-cars": Expected(8041, 196),
-    "voc-2007-classification": Expected(4952, 20, multi_label=True),
-}
-"""The 20 sets: test pictures and classes as the protocol counts them."""
+@lru_cache(maxsize=1)
+def expected_sets() -> dict[str, Expected]:
+    """The 20 sets: test pictures and classes as the protocol counts them."""
+    return {
+        name: Expected(entry.counts["test"], entry.classes, multi_label=entry.kind == "multilabel")
+        for name, entry in entries().items()
+        if entry.group == "elevater"
+    }
 
 
 def write_predictions(
@@ -100,8 +87,9 @@ def check_predictions(content: Any, *, where: str) -> None:
     if missing or unknown:
         raise DataError(f"{where}: fields missing: {missing or 'none'}, unknown: {unknown or 'none'}; write it anew")
     name = content["dataset_name"]
-    if not isinstance(name, str) or name not in DATASETS:
-        raise DataError(f"{where}: dataset_name={name!r} is none of the 20 sets{did_you_mean(str(name), DATASETS)}")
+    known = expected_sets()
+    if not isinstance(name, str) or name not in known:
+        raise DataError(f"{where}: dataset_name={name!r} is none of the 20 sets{did_you_mean(str(name), known)}")
     if not isinstance(content["model_name"], str) or not content["model_name"]:
         raise DataError(f"{where}: model_name must be a text that is not empty; found {content['model_name']!r}")
     for key in COUNTS:
@@ -115,7 +103,7 @@ def check_predictions(content: Any, *, where: str) -> None:
         raise DataError(f"{where}: rnd_seeds must be a list of whole numbers; found {seeds!r}")
     if len(set(seeds)) < len(seeds):
         raise DataError(f"{where}: rnd_seeds names a seed twice: {seeds}; keep one run of each seed")
-    _check_probabilities(content["predictions"], (len(seeds), DATASETS[name]), where)
+    _check_probabilities(content["predictions"], (len(seeds), known[name]), where)
 
 
 def _check_probabilities(predictions: Any, wanted: tuple[int, Expected], where: str) -> None:
@@ -191,7 +179,7 @@ def combine_predictions(folder: Path, *, partial: bool = False) -> Path:
             raise DataError(f"{path}: seed {min(twice)} of {name} is in another file too; keep one run of each seed")
         by_set.setdefault(name, []).append(path)
         seeds.setdefault(name, []).extend(content["rnd_seeds"])
-    missing = [name for name in DATASETS if name not in by_set]
+    missing = [name for name in expected_sets() if name not in by_set]
     if not by_set or (missing and not partial):
         raise DataError(f"{folder} has no predictions for {len(missing)} of 20 sets: {', '.join(missing)}; add them")
     sets_of_seeds = {name: sorted(found) for name, found in seeds.items()}
