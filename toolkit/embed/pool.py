@@ -1,7 +1,7 @@
 """What is embedded: the pictures or the sentences, as a teacher meets them."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -117,11 +117,16 @@ def identity_of(teacher: Teacher, pool: Pool, weights: str) -> dict[str, Any]:
 
 def weight_hash(teacher: Teacher) -> str:
     """Hash of every weight of both towers, rounded to bf16: the same whichever type the teacher is used in."""
+    state = sorted(teacher.module.state_dict().items())
+    return state_hash((name, value.to(torch.bfloat16) if value.is_floating_point() else value) for name, value in state)
+
+
+def state_hash(named: Iterable[tuple[str, Tensor]]) -> str:
+    """sha256 over names and bytes of tensors, in the order given, one in memory at a time."""
     digest = hashlib.sha256()
-    for name, value in sorted(teacher.module.state_dict().items()):
+    for name, value in named:
         digest.update(name.encode())
-        value = value.detach().to(torch.bfloat16) if value.is_floating_point() else value.detach()
-        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,6 +1,5 @@
 """What is exported: a student of a run, and the text tower it is used with."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from toolkit import config
 from toolkit.config import Run
 from toolkit.config.resolve import merge, parse_overrides
 from toolkit.distiller import MAX_LOG_SCALE
-from toolkit.embed.pool import weight_hash
+from toolkit.embed.pool import state_hash, weight_hash
 from toolkit.errors import ConfigError
 from toolkit.evaluate.run import pick_checkpoint
 from toolkit.export.architecture import config_of_card, config_of_teacher
@@ -69,7 +68,11 @@ class Source:
         facts: dict[str, Any] = {
             "run": str(self.run.out_dir),
             "checkpoint": self.checkpoint.name,
-            "student": {"name": self.student.name, "embed_dim": self.student.embed_dim, "sha256": hash_of(weights)},
+            "student": {
+                "name": self.student.name,
+                "embed_dim": self.student.embed_dim,
+                "sha256": state_hash(sorted(weights.items())),
+            },
         }
         if self.teacher is None:
             return {**facts, "text_tower": {"of": "student"}}
@@ -81,7 +84,7 @@ class Source:
                 "name": chosen.name,
                 "pretrained": chosen.pretrained,
                 "teacher_weights_sha256": weight_hash(self.teacher),
-                "sha256": hash_of(text_state(self.text.module.state_dict())),
+                "sha256": state_hash(sorted(text_state(self.text.module.state_dict()).items())),
                 "licence": (
                     f"The text tower is a copy of the teacher's ({' / '.join(filter(None, (chosen.name, chosen.pretrained)))}). "
                     "The terms under which those weights were published hold for it; read them before you pass this export on."
@@ -99,15 +102,6 @@ def tokenizer_of(name: str, context_length: int) -> Tokenizer:
 def text_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the image tower of a CLIP."""
     return {name: value for name, value in state.items() if not name.startswith("visual.")}
-
-
-def hash_of(state: Mapping[str, Tensor]) -> str:
-    """sha256 over names and bytes of all tensors, in order of the names."""
-    digest = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def load_source(folder: Path, which: str, overrides: Sequence[str]) -> Source:

@@ -9,30 +9,17 @@ from torch import Tensor, nn
 from toolkit.export.source import Source
 
 
-class ImageSide(nn.Module):
-    """Normalised pictures [b, 3, h, w] -> unit-norm embeddings [b, e]."""
+class Side(nn.Module):
+    """Normalised pictures [b, 3, h, w] or tokens [b, l] -> unit-norm embeddings [b, e]."""
 
-    def __init__(self, model: nn.Module) -> None:
-        """`model` has `encode_image`."""
+    def __init__(self, model: nn.Module, method: str) -> None:
+        """`method` of `model`: encode_image or encode_text."""
         super().__init__()
-        self.model = model
+        self.model, self.method = model, method
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, given: Tensor) -> Tensor:
         """fp32."""
-        return F.normalize(self.model.encode_image(images), dim=-1)  # type: ignore[operator]
-
-
-class TextSide(nn.Module):
-    """Tokens [b, l] -> unit-norm embeddings [b, e]."""
-
-    def __init__(self, model: nn.Module) -> None:
-        """`model` has `encode_text`."""
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """fp32."""
-        return F.normalize(self.model.encode_text(tokens), dim=-1)  # type: ignore[operator]
+        return F.normalize(getattr(self.model, self.method)(given), dim=-1)
 
 
 class Classifier(nn.Module):
@@ -60,14 +47,19 @@ def example_tokens(source: Source, count: int = 2) -> Tensor:
     return source.tokenizer()(["a picture"] * count)
 
 
-def image_side(source: Source) -> ImageSide:
+def image_side(source: Source) -> Side:
     """The student's image tower alone."""
-    return ImageSide(slimmed(source.student.module, "encode_image", example_images(source))).eval()
+    return side(source.student.module, "encode_image", example_images(source))
 
 
-def text_side(source: Source) -> TextSide:
+def text_side(source: Source) -> Side:
     """The text tower alone, the student's or its teacher's."""
-    return TextSide(slimmed(source.text.module, "encode_text", example_tokens(source))).eval()
+    return side(source.text.module, "encode_text", example_tokens(source))
+
+
+def side(module: nn.Module, method: str, example: Tensor) -> Side:
+    """With what `method` touches alone."""
+    return Side(slimmed(module, method, example), method).eval()
 
 
 def slimmed(module: nn.Module, method: str, given: Tensor) -> nn.Module:
