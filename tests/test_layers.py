@@ -44,6 +44,7 @@ LAYERS = (
         "cli_doctor",
         "cli_embed",
         "cli_estimate",
+        "cli_evaluate",
         "cli_export",
         "cli_import",
         "cli_profile",

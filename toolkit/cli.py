@@ -13,6 +13,7 @@ from toolkit.cli_checkpoints import add_checkpoints, run_checkpoints
 from toolkit.cli_doctor import add_doctor, run_doctor
 from toolkit.cli_embed import add_embed, run_embed
 from toolkit.cli_estimate import add_estimate, run_estimate
+from toolkit.cli_evaluate import add_evaluate, run_evaluate
 from toolkit.cli_export import add_export, run_export
 from toolkit.cli_import import add_import, run_import
 from toolkit.cli_profile import add_profile, run_profile
@@ -42,7 +43,7 @@ def dispatch(argv: Sequence[str]) -> None:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     {
         "demo": run_demo,
-        "evaluate": run_evaluate,
+        "evaluate": lambda words: run_evaluate(words, given),
         "report": run_report,
         "calibrate": run_calibrate,
         "checkpoints": run_checkpoints,
@@ -110,21 +111,7 @@ def add_verbs_of_runs(verbs: Any) -> None:
     demo.add_argument("--json", action="store_true", help="print the report as one JSON object as the last line")
     demo.add_argument("overrides", nargs="*", help="key=value, as for any recipe")
 
-    evaluate = verbs.add_parser("evaluate", help="judge the student of a run beside its teacher")
-    run = evaluate.add_argument("run", type=Path, help="folder of the run")
-    evaluate.add_argument(
-        "--list", action=instead_of(run), help="which evaluation sets are in --data, and how to get the others"
-    )
-    evaluate.add_argument(
-        "--data", type=Path, default=None, help="folder of evaluation sets, for --list (default data)"
-    )
-    evaluate.add_argument(
-        "--checkpoint", default="newest", help="newest, best, or a checkpoint folder (default newest)"
-    )
-    evaluate.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    evaluate.add_argument(
-        "overrides", nargs="*", default=[], help="key=value, for example evaluation.sets.mine.shards=..."
-    )  # a default: else argparse wants them where the run is left out
+    add_evaluate(verbs.add_parser("evaluate", help="judge a student beside its teacher, or any CLIP-like model"))
 
     report = verbs.add_parser("report", help="write report.html and report.json of a run again")
     report.add_argument("run", type=Path, help="folder of the run")
@@ -140,20 +127,6 @@ def add_verbs_of_runs(verbs: Any) -> None:
     calibrate.add_argument("--out", type=Path, default=None, help="page or folder (default out_dir/calibration.html)")
     calibrate.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     calibrate.add_argument("overrides", nargs="*", help="key=value, as for the recipe")
-
-
-def instead_of(positional: argparse.Action) -> type[argparse.Action]:
-    """A flag with which the positional may be left out; `nargs='?'` would lose one that stands behind an option."""
-
-    class Flag(argparse.Action):
-        def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
-            super().__init__(option_strings, dest, nargs=0, default=False, help=help)
-
-        def __call__(self, parser: Any, namespace: argparse.Namespace, *_: Any) -> None:
-            setattr(namespace, self.dest, True)
-            positional.required = False
-
-    return Flag
 
 
 def is_override(word: str) -> bool:
@@ -181,24 +154,6 @@ def run_demo(words: argparse.Namespace) -> None:
         )
         print(json.dumps(json.loads((Path(out_dir) / "report.json").read_text())))
     sys.exit(code)
-
-
-def run_evaluate(words: argparse.Namespace) -> None:
-    """Print the table, with --json the result as the last line."""
-    if words.list:
-        if words.run or words.overrides:
-            asked = words.run or words.overrides[0]
-            raise ConfigError(f"--list does not go with {asked}; it lists what is in --data: leave one of them out")
-        from toolkit.data.benchmarks.listing import print_list
-
-        return print_list(words.data or Path("data"), as_json_line=words.json)
-    if words.data:
-        raise ConfigError(
-            f"--data {words.data} goes with --list; a run's own sets are evaluation.sets.<name>.shards=..."
-        )
-    from toolkit.evaluate.run import evaluate_run
-
-    evaluate_run(words.run, words.checkpoint, words.overrides, as_json=words.json)
 
 
 def run_report(words: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from toolkit.errors import ConfigError, DataError
 from toolkit.evaluate.metrics import Array, Metric, Statistic, Undefined
@@ -47,22 +48,41 @@ class Comparison:
 
 
 def confidence_interval(
-    metric: Metric, scores: Array, labels: Array, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+    metric: Metric,
+    scores: Array | Sequence[Array],
+    labels: Array,
+    *,
+    level: float = LEVEL,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Interval:
-    """The metric of one model with its bootstrap interval."""
-    statistic = metric.statistic(scores, labels)
-    value = statistic(None)  # says what is wrong where it is undefined
-    return Interval(value, *_percentiles(_draw([statistic], len(labels), draws, seed)[:, 0], level))
+    """The metric of one model with its bootstrap interval; of several runs (seeds) of it, that of their mean."""
+    statistics = [metric.statistic(run, labels) for run in _runs(scores)]
+    value = float(np.mean([statistic(None) for statistic in statistics]))  # says what is wrong where it is undefined
+    return Interval(value, *_percentiles(_draw(statistics, len(labels), draws, seed).mean(axis=1), level))
 
 
 def compare(
-    metric: Metric, student: Array, baseline: Array, labels: Array, *, draws: int = DRAWS, seed: int = 0
+    metric: Metric,
+    student: Array | Sequence[Array],
+    baseline: Array | Sequence[Array],
+    labels: Array,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Comparison:
-    """Student minus baseline, paired: each draw takes the same pictures for both. Scores [n, k] of either model."""
-    ours, theirs = metric.statistic(student, labels), metric.statistic(baseline, labels)
-    value = ours(None) - theirs(None)
-    drawn = _draw([ours, theirs], len(labels), draws, seed)
-    return Comparison(value, drawn[:, 0] - drawn[:, 1])
+    """Student minus baseline, paired: each draw takes the same pictures for both. Scores [n, k] of either model, or the
+    scores of several runs (seeds), which are averaged."""
+    ours = [metric.statistic(run, labels) for run in _runs(student)]
+    theirs = [metric.statistic(run, labels) for run in _runs(baseline)]
+    value = np.mean([run(None) for run in ours]) - np.mean([run(None) for run in theirs])
+    drawn = _draw([*ours, *theirs], len(labels), draws, seed)
+    return Comparison(float(value), drawn[:, : len(ours)].mean(axis=1) - drawn[:, len(ours) :].mean(axis=1))
+
+
+def _runs(scores: Array | Sequence[Array]) -> Sequence[Array]:
+    """One array is one run."""
+    return [scores] if isinstance(scores, np.ndarray | Tensor) else scores
 
 
 def mean_comparison(comparisons: Sequence[Comparison], seed: int = 0) -> Comparison:

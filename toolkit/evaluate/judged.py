@@ -18,7 +18,7 @@ class Judged:
     """Where its weights come from, in words."""
     encoder: Encoder
     sha256: str
-    """Of the weights and of whatever else decides its embeddings: precision, numerics, format."""
+    """Of the weights and of whatever else decides its embeddings of pictures: precision, numerics, format."""
     embed_dim: int
     image_params: int | None = None
     """None where a format does not tell."""
@@ -28,6 +28,8 @@ class Judged:
     torch module (ONNX)."""
     logit_scale: float = 100.0
     """Already exponentiated; 100 where it has none of its own, as in ELEVATER."""
+    text_sha256: str = ""
+    """The same for sentences, where another model encodes them; empty: as `sha256`."""
     licence: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     """More for the report: name, tag, checkpoint, numerics."""

@@ -1,7 +1,7 @@
 """Labelled and paired sets of shards, read once and spread evenly over ranks."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,13 +108,13 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def rank_loader(data: EvalData, batch_size: int, workers: int) -> Iterator[dict[str, Any]]:
+def rank_loader(data: Sized, batch_size: int, workers: int) -> Iterator[dict[str, Any]]:
     """Batches of this rank's share: the same number of samples on every rank, the last ones repeated where it does not divide."""
     rank, world = distributed.rank(), distributed.world()
     each = -(-len(data) // world)
     mine = np.minimum(np.arange(rank * each, (rank + 1) * each), len(data) - 1).tolist()
     loader: DataLoader[Any] = DataLoader(
-        data,
+        data,  # type: ignore[arg-type]  # a Dataset with a length
         batch_size=batch_size,
         sampler=mine,
         num_workers=workers,

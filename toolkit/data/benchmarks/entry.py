@@ -60,7 +60,7 @@ class Entry:
 
     name: str
     title: str
-    group: Literal["imagenet", "elevater", "robustness"]
+    group: Literal["imagenet", "elevater", "robustness", "yours"]
     metric: Literal["accuracy", "mean-per-class", "roc_auc", "11point_mAP"]
     classes: int
     counts: dict[str, int]

@@ -16,6 +16,8 @@ class Progress:
         self.done = self.before = already
         self.start = self.shown = time.monotonic()
         self.terminal = sys.stderr.isatty()
+        self.remark = ""
+        """Stands behind the rate, such as what is waited for."""
 
     def add(self, count: int) -> None:
         """Count, and show when it is time."""
@@ -35,7 +37,8 @@ class Progress:
     def _show(self, now: float) -> None:
         rate = (self.done - self.before) / max(now - self.start, 1e-6)
         left = f", {in_words((self.total - self.done) / rate)} left" if rate and self.total > self.done else ""
-        line = f"{self.words} {self.done:,} of {self.total:,} {self.unit} ({rate:,.0f}/s{left})"
+        behind = f", {self.remark}" if self.remark else ""
+        line = f"{self.words} {self.done:,} of {self.total:,} {self.unit} ({rate:,.0f}/s{left}{behind})"
         print(
             f"\r{line:<100}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True
         )

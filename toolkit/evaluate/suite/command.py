@@ -1,0 +1,146 @@
+"""The whole of `dime evaluate MODEL --tasks ...`: models, sets, tasks, and results.json."""
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from toolkit import distributed
+from toolkit.data.index import write_aside
+from toolkit.errors import ConfigError
+from toolkit.evaluate.confidence import Comparison
+from toolkit.evaluate.judged import Judged
+from toolkit.evaluate.named import OPEN_CLIP, models_named
+from toolkit.evaluate.suite import means, predictions, shown, table
+from toolkit.evaluate.suite.cache import Cache, default_folder
+from toolkit.evaluate.suite.embedded import Embedder
+from toolkit.evaluate.suite.request import Request, check
+from toolkit.evaluate.suite.set_results import SetJudge, SetResults, check_splits
+from toolkit.evaluate.suite.sets import JudgedSet, chosen_sets
+from toolkit.facts import PACKAGES, git_state, version_of
+
+FORMAT = 1
+NAME = "results.json"
+FOLDER = "benchmarks"
+
+
+def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> dict[str, Any]:
+    """Judge, print a table, and write results.json after every set, so that a kill loses the set at hand alone; a collective.
+
+    What was computed before for the same weights, copies and settings is read from the cache. Raises ConfigError and DataError.
+    """
+    begin = time.perf_counter()
+    check(request)
+    sets, missing = labelled_sets(request)
+    why_not = check_splits(request, sets)
+    predictions.check_counts(request, sets)
+    distributed.init()
+    models = all_models(request)
+    cache = Cache(request.cache or default_folder())
+    embedder = Embedder(cache, request.batch_size, request.workers)
+    path = place(request) / NAME
+    results = header(request, models, command) | {"sets": {}, "means": {}, "missing": {**missing, **why_not}}
+    judge = SetJudge(request, models, embedder, cache)
+    comparisons: dict[str, dict[str, dict[str, Comparison]]] = {}
+    for name, one in sets.items():
+        found = judge.judge(one)
+        if distributed.is_main():
+            add_set(results, request, models, one, found)
+            comparisons[name] = found.comparisons
+            results["means"] = means.group_means(results["sets"], comparisons)
+            results["seconds"] = time.perf_counter() - begin
+            write(path, results)
+            print(table.of_set(name, found.json, judge.main), flush=True)
+        distributed.barrier()
+    if distributed.is_main():
+        results["seconds"] = time.perf_counter() - begin
+        write(path, results)
+        print(table.of_end(results, path), flush=True)
+        if as_json:
+            print(json.dumps(results), flush=True)
+    return results
+
+
+def labelled_sets(request: Request) -> tuple[dict[str, JudgedSet], dict[str, str]]:
+    """Those of the tasks on labelled sets; none where no such task was asked for."""
+    return chosen_sets(request.sets, request.data) if request.on_sets() else ({}, {})
+
+
+def all_models(request: Request) -> dict[str, Judged]:
+    """The model in question, its teacher, then those beside it; the first is the one in question."""
+    device = distributed.device()
+    own = {"which": request.checkpoint, "overrides": request.overrides}
+    found = models_named(request.model, **own, precision=request.precision, device=device)  # type: ignore[arg-type]
+    for word in request.beside:
+        other = next(
+            iter(models_named(word, which="newest", overrides=(), precision=request.precision, device=device).values())
+        )
+        name = word if word.startswith(OPEN_CLIP) else Path(word).name
+        if name in found:
+            raise ConfigError(f"--beside {word}: there is a model called {name} already; give its folder another name")
+        other.name = name
+        found[name] = other
+    return found
+
+
+def place(request: Request) -> Path:
+    """The folder of results.json."""
+    if request.out is not None:
+        return request.out
+    if request.model.startswith(OPEN_CLIP):
+        return Path("runs") / FOLDER / request.model.removeprefix(OPEN_CLIP).replace("/", "-")
+    return Path(request.model) / FOLDER
+
+
+def header(request: Request, models: Mapping[str, Judged], command: str) -> dict[str, Any]:
+    """What was judged, and by what."""
+    commit, _ = git_state()
+    return {
+        "format": FORMAT,
+        "units": "percent",
+        "model": next(iter(models)),
+        "command": command,
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": str(request.data),
+        "git_commit": commit,
+        "versions": {name: version_of(name) for name in PACKAGES},
+        "precision": request.precision,
+        "models": {name: of_model(judged) for name, judged in models.items()},
+    }
+
+
+def of_model(judged: Judged) -> dict[str, Any]:
+    """What a report says of it."""
+    return {
+        "what": judged.what,
+        "sha256": judged.sha256,
+        "embed_dim": judged.embed_dim,
+        "image_params": judged.image_params,
+        "text_params": judged.text_params,
+        "image_size": judged.encoder.preprocess.image_size,
+        "logit_scale": judged.logit_scale,
+        **({"licence": judged.licence} if judged.licence else {}),
+        **judged.facts,
+    }
+
+
+def add_set(
+    results: dict[str, Any], request: Request, models: Mapping[str, Judged], one: JudgedSet, found: SetResults
+) -> None:
+    """Rows, pictures and submission files of a set; rank 0."""
+    main = str(results["model"])
+    zero_shot = found.outcomes.get("zero_shot")
+    if zero_shot is not None and request.shows(one.name) and not one.metric.multi_label:
+        own = {who: outcome.calibrated for who, outcome in zero_shot.items() if outcome.calibrated is not None}
+        found.json["tasks"]["zero_shot"] |= shown.shown(one.open("test"), one.classnames, own, main)
+    results["sets"][one.name] = found.json
+    if request.predictions is not None:
+        predictions.write_all(request.predictions, one.name, models[main], found.outcomes, request.seeds)
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Aside, then renamed; never NaN."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n")

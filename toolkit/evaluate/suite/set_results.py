@@ -1,0 +1,171 @@
+"""Every task of every model on one set: the work shared out over the ranks, the rows put together by rank 0."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+
+from toolkit import distributed
+from toolkit.data.benchmarks.split import Split
+from toolkit.errors import DataError
+from toolkit.evaluate.confidence import Comparison
+from toolkit.evaluate.judged import Judged
+from toolkit.evaluate.suite.cache import Cache, fingerprint
+from toolkit.evaluate.suite.embedded import Embedder
+from toolkit.evaluate.suite.progress import Progress
+from toolkit.evaluate.suite.request import Request
+from toolkit.evaluate.suite.rows import Outcome, as_json, difference, row_of
+from toolkit.evaluate.suite.sets import JudgedSet
+from toolkit.evaluate.suite.tasks import Features, ProbeOptions, labelled, probe, zero_shot
+
+TRIALS = 15
+"""At most, of a search for one learning rate."""
+
+
+@dataclass
+class SetResults:
+    """Of one set, on rank 0 complete."""
+
+    json: dict[str, Any]
+    """As results.json has it."""
+    outcomes: dict[str, dict[str, Outcome]]
+    """By task and model."""
+    comparisons: dict[str, dict[str, Comparison]]
+    """By task and baseline."""
+
+
+class SetJudge:
+    """Judges models on sets, one set at a time."""
+
+    def __init__(self, request: Request, models: Mapping[str, Judged], embedder: Embedder, cache: Cache) -> None:
+        """The first model is the one in question."""
+        self.request, self.models, self.embedder, self.cache = request, models, embedder, cache
+        self.main = next(iter(models))
+
+    def judge(self, one: JudgedSet) -> SetResults:
+        """A collective; the result is rank 0's, the other ranks have an empty one."""
+        test = one.open("test")
+        train = one.open("train") if self.request.trains() and "train" in one.splits else None
+        features = {who: self.features(one, judged, test, train) for who, judged in self.models.items()}
+        outcomes: dict[str, dict[str, Outcome]] = {}
+        for task in self.request.on_sets():
+            if task == "zero_shot":
+                teacher = features.get("teacher")
+                outcomes[task] = {
+                    who: zero_shot(own, teacher if who != "teacher" else None) for who, own in features.items()
+                }
+            elif train is not None:  # else `check_splits` has said why not
+                outcomes[task] = self.probes(task, one, features, fingerprint(test) + fingerprint(train))
+        if not distributed.is_main():
+            return SetResults({}, {}, {})
+        return self.put_together(one, test, outcomes)
+
+    def features(self, one: JudgedSet, judged: Judged, test: Split, train: Split | None) -> Features:
+        """Of one model; a collective."""
+        pictures = {split.split: self.embedder.images(judged, split, one.squash) for split in (test, train) if split}
+        return Features(
+            head=self.embedder.head(judged, one.classnames, one.templates),
+            test=labelled(pictures["test"], test.labels),
+            train=None if train is None else labelled(pictures["train"], train.labels),
+            scale=judged.logit_scale,
+        )
+
+    def probes(self, task: str, one: JudgedSet, features: Mapping[str, Features], copies: str) -> dict[str, Outcome]:
+        """Linear probes of all models, shared out over the ranks; kept on disk."""
+        options = self.options(task, one)
+        keys = {who: self.key(task, who, options, copies) for who in features}
+        known = {who: self.cache.shared("probe", key) for who, key in keys.items()}
+        found = {who: Outcome(list(of[0].values()), of[1]) for who, of in known.items() if of is not None}
+        todo = [who for who in features if who not in found]
+        mine: dict[str, Outcome] = {}
+        for who in todo[distributed.rank() :: distributed.world()]:
+            rates = len(options.settings(0).learning_rates)
+            total = rates * TRIALS * (len(options.seeds) if options.shots else 1)
+            progress = Progress(f"{task} of {who} on {one.name}", total, "settings at most")
+            mine[who] = probe(features[who], options, progress.add)
+            progress.close()
+            numbered = {f"run{number:04d}": run for number, run in enumerate(mine[who].runs)}
+            self.cache.put("probe", keys[who], numbered, mine[who].facts)
+        for part in gathered(mine):
+            found |= part
+        return {who: found[who] for who in features if who in found}
+
+    def options(self, task: str, one: JudgedSet) -> ProbeOptions:
+        """Of `linear_probe`, `linear_probe_clean`, `5_shot`."""
+        shots = int(task.split("_")[0]) if task.endswith("_shot") else 0
+        return ProbeOptions(
+            metric=one.metric,
+            classes=len(one.classnames),
+            set_name=one.name,
+            protocol="clean" if task.endswith("_clean") else "elevater",
+            shots=shots,
+            seeds=self.request.seeds if shots else (0,),
+            learning_rates=self.request.learning_rates,
+            trial_epochs=self.request.trial_epochs,
+            final_epochs=self.request.final_epochs,
+        )
+
+    def key(self, task: str, who: str, options: ProbeOptions, copies: str) -> dict[str, Any]:
+        """What decides a probe's outcome."""
+        judged = self.models[who]
+        how = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(options).items() if name != "metric"}
+        return {
+            "task": task, "model": judged.sha256, "texts": judged.text_sha256, "copies": copies, "metric": options.metric.name,
+            "projection": self.request.trained_projection, **how,
+        }  # fmt: skip
+
+    def put_together(self, one: JudgedSet, test: Split, outcomes: dict[str, dict[str, Outcome]]) -> SetResults:
+        """Rows, intervals and differences."""
+        tasks: dict[str, Any] = {}
+        comparisons: dict[str, dict[str, Comparison]] = {}
+        for task, found in outcomes.items():
+            rows = {who: row_of(outcome, test.labels, one.metric) for who, outcome in found.items()}
+            ours = found[self.main]
+            comparisons[task] = {
+                who: difference(ours, theirs, test.labels, one.metric)
+                for who, theirs in found.items()
+                if who != self.main
+            }
+            differences = {who: as_json(one_) for who, one_ in comparisons[task].items()}
+            tasks[task] = {"label": label_of(task, one, rows), "rows": rows, "differences": differences}
+        json = {
+            "title": one.title, "group": one.group, "metric": one.metric.name, "samples": len(test),
+            "classes": len(one.classnames), "classnames": one.classnames, "layout": one.layout, "problems": one.problems(test),
+            "tasks": tasks,
+        }  # fmt: skip
+        return SetResults(json, outcomes, comparisons)
+
+
+def label_of(task: str, one: JudgedSet, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The protocol in words."""
+    if task == "zero_shot":
+        count = len(one.templates)
+        return f"zero-shot, {count} template{'s' if count > 1 else ''}, softmax over 100 x cosine"
+    first = next(iter(rows.values()))
+    seeds = f", mean over the draws {', '.join(first['seeds'])}" if "seeds" in first else ""
+    return str(first["protocol"]) + (f", {task.split('_')[0]} pictures per class{seeds}" if seeds else "")
+
+
+def gathered(mine: dict[str, Outcome]) -> list[dict[str, Outcome]]:
+    """Of every rank, on every rank."""
+    if distributed.world() == 1:
+        return [mine]
+    parts: list[dict[str, Outcome]] = [{} for _ in range(distributed.world())]
+    dist.all_gather_object(parts, mine)
+    return parts
+
+
+def check_splits(request: Request, sets: Mapping[str, JudgedSet]) -> dict[str, str]:
+    """Why tasks cannot be done on a set, by set; DataError where the set was asked for by name."""
+    why: dict[str, str] = {}
+    wanting = [task for task in request.on_sets() if task != "zero_shot"]
+    for name, one in sets.items() if wanting else ():
+        if "train" not in one.splits:
+            reason = f"no {', '.join(wanting)}: it has the splits {', '.join(one.splits)} and none called train"
+            if name in request.sets:
+                raise DataError(
+                    f"--sets {name}: {reason}; lay training pictures beside the others, or leave the set out"
+                )
+            why[name] = reason
+    return why
