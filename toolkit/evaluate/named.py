@@ -90,7 +90,11 @@ def of_run(
     run = merge(saved_run(folder), parse_overrides(overrides))
     chosen = pick_checkpoint(folder, which)
     student = from_folder(chosen, asked_by=str(chosen))
-    teacher = build_teacher(replace(run.teacher, dtype="bf16" if precision == "bf16" else "fp32"), precision, device) if run.teacher.name else None
+    teacher = (
+        build_teacher(replace(run.teacher, dtype="bf16" if precision == "bf16" else "fp32"), precision, device)
+        if run.teacher.name
+        else None
+    )
     what = f"{folder}, {'imported weights' if chosen == folder else f'checkpoint {chosen.name}'}"
     images = Teacher(student, dtype_of(precision), device)
     found: dict[str, Judged] = {}

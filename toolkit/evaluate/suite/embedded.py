@@ -1,6 +1,6 @@
 """Features of pictures and heads of classes, each computed once: shared out over the ranks, kept on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,26 +29,32 @@ class Embedder:
     workers: int = 2
 
     @torch.no_grad()
-    def images(self, judged: Judged, split: Split, squash: bool) -> Float[Tensor, "n e"]:
-        """Unit-norm fp32 features of a whole split on the CPU of every rank; a collective."""
+    def images(
+        self, judged: Judged, split: Split, squash: bool, earlier: Callable[[Tensor], Tensor] | None = None
+    ) -> Float[Tensor, "n e"]:
+        """Unit-norm fp32 features of a whole split on the CPU of every rank; a collective.
+
+        `earlier` encodes pictures in the place of `encode_image`: features before the projection, not unit norm.
+        """
         key = {
-            "model": judged.sha256, "copy": fingerprint(split), "squash": squash, "view": plain(judged.encoder)
+            "model": judged.sha256, "copy": fingerprint(split), "squash": squash, "view": plain(judged.encoder),
+            "before_projection": earlier is not None,
         }  # fmt: skip
         found = self.cache.shared("features", key)
         if found is not None:
             return found[0]["features"]
-        features = self._encode(judged, split, squash)
+        features = self._encode(judged, split, squash, earlier or judged.encoder.encode_image)
         if distributed.is_main():
             self.cache.put("features", key, {"features": features}, {"set": split.name, "split": split.split})
         return features
 
-    def _encode(self, judged: Judged, split: Split, squash: bool) -> Tensor:
+    def _encode(self, judged: Judged, split: Split, squash: bool, encode: Callable[[Tensor], Tensor]) -> Tensor:
         data = SplitViews(split, judged.encoder.preprocess, squash)
         progress = Progress(f"{judged.name} on {split.name} {split.split}", len(split), "pictures")
         rows = []
         for batch in progress.waiting(rank_loader(data, self.batch_size, self.workers)):
             heartbeat.alive()
-            rows.append(judged.encoder.encode_image(batch["images"]))
+            rows.append(encode(batch["images"]))
             progress.add(len(rows[-1]) * distributed.world())
         progress.close()
         return distributed.gather_rows(torch.cat(rows))[: len(split)].float().cpu()

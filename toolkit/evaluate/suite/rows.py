@@ -34,8 +34,9 @@ def row_of(outcome: Outcome, labels: np.ndarray, metric: Metric) -> dict[str, An
         classes = runs[0].shape[1]
         recalls = [recall_per_class(run.argmax(axis=1), labels, classes) for run in runs]
         row["per_class"] = [None if np.isnan(value) else float(value) for value in np.mean(recalls, axis=0)]
-        probabilities = outcome.calibrated.numpy() if outcome.calibrated is not None else runs[0]
-        row["calibration"] = calibration(probabilities, labels)
+        if len(runs) == 1:
+            own = outcome.calibrated.numpy() if outcome.calibrated is not None else runs[0]
+            row["calibration"] = calibration(own, labels)
         if classes > 5:
             row["top5"] = float(np.mean([top5(run, labels) for run in runs]))
     return row | outcome.facts

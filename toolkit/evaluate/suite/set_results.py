@@ -1,16 +1,19 @@
 """Every task of every model on one set: the work shared out over the ranks, the rows put together by rank 0."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
+from torch import Tensor
 
 from toolkit import distributed
 from toolkit.data.benchmarks.split import Split
 from toolkit.errors import DataError
 from toolkit.evaluate.confidence import Comparison
 from toolkit.evaluate.judged import Judged
+from toolkit.evaluate.probe import Labelled
+from toolkit.evaluate.projection import before_projection
 from toolkit.evaluate.suite.cache import Cache, fingerprint
 from toolkit.evaluate.suite.embedded import Embedder
 from toolkit.evaluate.suite.progress import Progress
@@ -42,6 +45,7 @@ class SetJudge:
         """The first model is the one in question."""
         self.request, self.models, self.embedder, self.cache = request, models, embedder, cache
         self.main = next(iter(models))
+        self.earlier = {who: before_projection(judged) for who, judged in models.items() if request.trained_projection}
 
     def judge(self, one: JudgedSet) -> SetResults:
         """A collective; the result is rank 0's, the other ranks have an empty one."""
@@ -63,11 +67,17 @@ class SetJudge:
 
     def features(self, one: JudgedSet, judged: Judged, test: Split, train: Split | None) -> Features:
         """Of one model; a collective."""
-        pictures = {split.split: self.embedder.images(judged, split, one.squash) for split in (test, train) if split}
+        encode, projection = self.earlier.get(judged.name, (None, None))
+
+        def of(split: Split, earlier: Callable[[Tensor], Tensor] | None = None) -> Labelled:
+            return labelled(self.embedder.images(judged, split, one.squash, earlier), split.labels)
+
         return Features(
             head=self.embedder.head(judged, one.classnames, one.templates),
-            test=labelled(pictures["test"], test.labels),
-            train=None if train is None else labelled(pictures["train"], train.labels),
+            test=of(test),
+            train=None if train is None else of(train, encode),
+            projection=projection,
+            probed=of(test, encode) if encode and train is not None else None,
             scale=judged.logit_scale,
         )
 

@@ -45,7 +45,10 @@ def of_end(results: Mapping[str, Any], path: Path) -> str:
                 f"    {results['model']} - {who:<12} {of_difference(gap)}" for who, gap in found["differences"].items()
             ]
     if results["missing"]:
-        lines.append(f"not judged: {len(results['missing'])} sets or tasks")
-        lines += [f"  {name}: {why}" for name, why in results["missing"].items()]
+        names = ", ".join(results["missing"])
+        lines.append(
+            f"not judged, {len(results['missing'])} sets or tasks: {names} "
+            f"(`dime evaluate --list --data {results['data']}` says how to get sets; the reasons stand in the file)"
+        )
     lines.append(f"{len(results['sets'])} sets in {results['seconds']:.0f} s; intervals are 95 % bootstrap; {path}")
     return "\n".join(lines)

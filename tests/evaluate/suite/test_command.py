@@ -1,0 +1,184 @@
+"""One command judges a run on sets in folders; every number again by hand."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
+
+from toolkit.data.benchmarks import open_set
+from toolkit.data.images import plain_view
+from toolkit.errors import ConfigError, DataError
+from toolkit.evaluate.named import models_named
+from toolkit.evaluate.suite.command import evaluate
+from toolkit.evaluate.suite.embedded import Embedder
+from toolkit.evaluate.suite.request import Request
+from toolkit.models import Teacher
+
+MakeRun = Callable[..., Path]
+QUICK: dict[str, Any] = {
+    "learning_rates": (1e-2, 1e-1), "trial_epochs": 2, "final_epochs": 3, "workers": 0, "batch_size": 4, "cost": False,
+    "shots": (2,), "seeds": (0, 1),
+}  # fmt: skip
+
+
+def request(model: Path | str, data: Path, **more: Any) -> Request:
+    """Quick, with a cache beside the data."""
+    return Request(str(model), data, cache=data.parent / "cache", **QUICK | more)
+
+
+def by_hand(run: Path, data: Path, who: str) -> tuple[np.ndarray, np.ndarray]:
+    """(cosines [n, k], labels [n]) of a model on `colours`, picture by picture."""
+    judged = models_named(str(run), which="newest", overrides=(), precision="fp32", device=torch.device("cpu"))[who]
+    split = open_set("colours", data)
+    heads = []
+    for name in ("blue", "green", "red colour"):
+        prompts = [f"a {name} picture", f"all {name}", name]
+        rows = judged.encoder.encode_text(judged.encoder.tokenizer()(prompts)).double()
+        mean = (rows / rows.norm(dim=1, keepdim=True)).mean(dim=0)
+        heads.append(mean / mean.norm())
+    views = [plain_view(split.picture(row), judged.encoder.preprocess) for row in range(len(split))]
+    features = torch.cat([judged.encoder.encode_image(view[None]) for view in views]).double()
+    return (features @ torch.stack(heads).T).numpy(), split.labels
+
+
+def test_zero_shot_of_student_and_teacher(image_run: MakeRun, data: Path) -> None:
+    """Top-1, top-5 where there are so many, recall per class, agreement, and the difference's sign."""
+    run = image_run()
+    results = evaluate(request(run, data, sets=("colours",)), command="dime evaluate x")
+    assert results == json.loads((run / "benchmarks/results.json").read_text())
+    found = results["sets"]["colours"]
+    assert found["classnames"] == ["blue", "green", "red colour"]
+    assert (found["group"], found["samples"], found["layout"]) == ("yours", 15, "folders")
+    rows = found["tasks"]["zero_shot"]["rows"]
+    answers = {}
+    for who in ("student", "teacher"):
+        cosines, labels = by_hand(run, data, who)
+        answers[who] = cosines.argmax(axis=1)
+        assert rows[who]["value"] == pytest.approx(100 * top_k_accuracy_score(labels, cosines, k=1), abs=1e-9)
+        assert np.mean(rows[who]["per_class"]) == pytest.approx(100 * balanced_accuracy_score(labels, answers[who]), abs=1e-9)
+        assert rows[who]["low"] <= rows[who]["value"] <= rows[who]["high"]
+        assert sum(one["share"] for one in rows[who]["calibration"]["bins"]) == pytest.approx(1)
+    assert rows["student"]["agreement_top1"] == pytest.approx(100 * (answers["student"] == answers["teacher"]).mean())
+    gap = found["tasks"]["zero_shot"]["differences"]["teacher"]
+    assert gap["value"] == pytest.approx(rows["student"]["value"] - rows["teacher"]["value"])
+    assert len(found["tasks"]["zero_shot"]["pictures"]) == 8
+
+
+def test_probes_both_protocols_and_shots(image_run: MakeRun, data: Path) -> None:
+    """Every task has a row per model, and the few-shot value is the mean of its draws."""
+    asked = ("zero_shot", "linear_probe", "linear_probe_clean", "k_shot")
+    tasks = evaluate(request(image_run(), data, sets=("colours",), tasks=asked))["sets"]["colours"]["tasks"]
+    assert list(tasks) == ["zero_shot", "linear_probe", "linear_probe_clean", "2_shot"]
+    for name in list(tasks)[1:]:
+        assert set(tasks[name]["rows"]) == {"student", "teacher"}
+        assert tasks[name]["rows"]["student"]["trained_params"] == 16 * 3 + 3
+    assert "TEST set" in tasks["linear_probe"]["label"] and "read once" in tasks["linear_probe_clean"]["label"]
+    row = tasks["2_shot"]["rows"]["student"]
+    assert row["value"] == pytest.approx(np.mean(list(row["seeds"].values())), abs=1e-9)
+    assert row["std"] == pytest.approx(np.std(list(row["seeds"].values())), abs=1e-9)
+    assert "2 pictures per class, mean over the draws 0, 1" in tasks["2_shot"]["label"]
+
+
+def test_features_are_computed_once(image_run: MakeRun, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second command encodes nothing; a picture that changed is encoded anew, and so are other weights."""
+    run = image_run()
+    asked = request(run, data, sets=("colours",), tasks=("zero_shot", "linear_probe"))
+    first = evaluate(asked)["sets"]
+    seen: list[int] = []
+    usual = Teacher.encode_image
+
+    def counted(self: Teacher, images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return usual(self, images)
+
+    monkeypatch.setattr(Teacher, "encode_image", counted)
+    monkeypatch.setattr(Embedder, "_encode", Embedder._encode)
+    assert evaluate(asked)["sets"] == first
+    assert not seen
+    picture = data / "colours/test/red/0.png"
+    picture.write_bytes((data / "colours/test/blue/0.png").read_bytes())
+    assert evaluate(asked)["sets"] != first
+    assert sum(seen) == 2 * 15  # the test split of both models, nothing of the train split
+    seen.clear()
+    evaluate(replace(asked, precision="bf16", tasks=("zero_shot",)))
+    assert sum(seen) == 2 * 15
+
+
+def test_torn_cache_is_computed_anew(image_run: MakeRun, data: Path) -> None:
+    """A file cut in half is no result and no error."""
+    asked = request(image_run(), data, sets=("colours",))
+    first = evaluate(asked)["sets"]
+    for path in (data.parent / "cache").iterdir():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert evaluate(asked)["sets"] == first
+
+
+def test_what_is_missing_is_named(image_run: MakeRun, data: Path) -> None:
+    """Of a group: how to get it. A set without training pictures: why. Neither is a zero."""
+    results = evaluate(request(image_run(), data, tasks=("zero_shot", "linear_probe")))
+    assert set(results["sets"]) == {"colours", "few"}
+    assert "Source:" in results["missing"]["cifar-10"] and len(results["missing"]) == 26 + 1
+    assert "none called train" in results["missing"]["few"]
+    assert list(results["sets"]["few"]["tasks"]) == ["zero_shot"]
+    assert results["means"] == {}
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "words"),
+    [
+        ({"sets": ("cifar-10",)}, DataError, "--sets cifar-10: it is not in"),
+        ({"sets": ("colour",)}, ConfigError, "no evaluation set is called 'colour'"),
+        ({"sets": ("../data",)}, ConfigError, "no evaluation set is called '../data'"),
+        ({"sets": ("few",), "tasks": ("linear_probe",)}, DataError, "none called train"),
+        ({"sets": ("elevater",)}, DataError, "no evaluation set is in"),
+        ({"tasks": ("zero_shoot",)}, ConfigError, "no task 'zero_shoot'; did you mean zero_shot"),
+        ({"shots": (0,)}, ConfigError, "--shots 0"),
+        ({"seeds": (1, 1)}, ConfigError, "each once"),
+        ({"predictions": Path("x"), "sets": ("colours",)}, DataError, "none of colours is one of ELEVATER's 20 sets"),
+        ({"trained_projection": True}, ConfigError, "--trained-projection goes with linear_probe"),
+        ({"beside": ("open_clip:x",)}, ConfigError, "give name and tag"),
+        ({"beside": ("open_clip:ViT-B-23/openai",)}, ConfigError, "did you mean ViT-B-32"),
+        ({"model": "nowhere"}, ConfigError, "nowhere is no model"),
+    ],
+)
+def test_mistakes(more: dict[str, Any], kind: type[Exception], words: str, image_run: MakeRun, data: Path) -> None:
+    """One message each, before anything is computed."""
+    asked = replace(request(image_run(), data, sets=("colours",)), **more)
+    with pytest.raises(kind, match=words):
+        evaluate(asked)
+    assert not list(data.parent.glob("run/benchmarks/*"))
+
+
+def test_models_beside(image_run: MakeRun, own_text_run: MakeRun, clip: str, data: Path) -> None:
+    """Another run's student and an open_clip model, each with its difference to the model in question."""
+    words = (str(own_text_run()), f"open_clip:{clip}/random")
+    torch.manual_seed(0)
+    results = evaluate(request(image_run(), data, sets=("few",), beside=words, pictures=("none",)))
+    one = results["sets"]["few"]["tasks"]["zero_shot"]
+    assert list(one["rows"]) == ["student", "teacher", "run", words[1]]
+    assert list(one["differences"]) == ["teacher", "run", words[1]]
+    assert "pictures" not in one and "worst" not in one
+    assert results["models"]["student"]["text_params"] == 0 and results["models"]["run"]["text_params"] > 0
+
+
+def test_trained_projection_starts_at_the_embedding(own_text_run: MakeRun, data: Path) -> None:
+    """unit(features before it @ projection) is the model's embedding; more is trained than the head."""
+    from toolkit.evaluate.projection import before_projection
+
+    run = own_text_run()
+    judged = models_named(str(run), which="newest", overrides=(), precision="fp32", device=torch.device("cpu"))["student"]
+    encode, projection = before_projection(judged)
+    pictures = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    assert torch.allclose(
+        torch.nn.functional.normalize(encode(pictures) @ projection, dim=-1), judged.encoder.encode_image(pictures), atol=1e-6
+    )
+    asked = request(run, data, sets=("colours",), tasks=("linear_probe",), trained_projection=True, out=data.parent / "out")
+    row = evaluate(asked)["sets"]["colours"]["tasks"]["linear_probe"]["rows"]["student"]
+    assert row["trained_params"] == 16 * 3 + 3 + projection.numel()
+    assert "trained projection" in row["protocol"]
