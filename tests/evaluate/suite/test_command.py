@@ -61,7 +61,9 @@ def test_zero_shot_of_student_and_teacher(image_run: MakeRun, data: Path) -> Non
         cosines, labels = by_hand(run, data, who)
         answers[who] = cosines.argmax(axis=1)
         assert rows[who]["value"] == pytest.approx(100 * top_k_accuracy_score(labels, cosines, k=1), abs=1e-9)
-        assert np.mean(rows[who]["per_class"]) == pytest.approx(100 * balanced_accuracy_score(labels, answers[who]), abs=1e-9)
+        assert np.mean(rows[who]["per_class"]) == pytest.approx(
+            100 * balanced_accuracy_score(labels, answers[who]), abs=1e-9
+        )
         assert rows[who]["low"] <= rows[who]["value"] <= rows[who]["high"]
         assert sum(one["share"] for one in rows[who]["calibration"]["bins"]) == pytest.approx(1)
     assert rows["student"]["agreement_top1"] == pytest.approx(100 * (answers["student"] == answers["teacher"]).mean())
@@ -172,13 +174,19 @@ def test_trained_projection_starts_at_the_embedding(own_text_run: MakeRun, data:
     from toolkit.evaluate.projection import before_projection
 
     run = own_text_run()
-    judged = models_named(str(run), which="newest", overrides=(), precision="fp32", device=torch.device("cpu"))["student"]
+    judged = models_named(str(run), which="newest", overrides=(), precision="fp32", device=torch.device("cpu"))[
+        "student"
+    ]
     encode, projection = before_projection(judged)
     pictures = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     assert torch.allclose(
-        torch.nn.functional.normalize(encode(pictures) @ projection, dim=-1), judged.encoder.encode_image(pictures), atol=1e-6
+        torch.nn.functional.normalize(encode(pictures) @ projection, dim=-1),
+        judged.encoder.encode_image(pictures),
+        atol=1e-6,
     )
-    asked = request(run, data, sets=("colours",), tasks=("linear_probe",), trained_projection=True, out=data.parent / "out")
+    asked = request(
+        run, data, sets=("colours",), tasks=("linear_probe",), trained_projection=True, out=data.parent / "out"
+    )
     row = evaluate(asked)["sets"]["colours"]["tasks"]["linear_probe"]["rows"]["student"]
     assert row["trained_params"] == 16 * 3 + 3 + projection.numel()
     assert "trained projection" in row["protocol"]

@@ -24,7 +24,11 @@ def test_head_equals_open_clips_builder(clip: str, variant: str, tmp_path: Path)
     judged = judged_alone("x", "x", teacher, "fp32")
     ours = Embedder(Cache(tmp_path)).head(judged, NAMES, TEMPLATES)
     theirs = open_clip.build_zero_shot_classifier(
-        teacher.module, open_clip.get_tokenizer(clip + variant, context_length=16), NAMES, TEMPLATES, num_classes_per_batch=2
+        teacher.module,
+        open_clip.get_tokenizer(clip + variant, context_length=16),
+        NAMES,
+        TEMPLATES,
+        num_classes_per_batch=2,
     )
     assert ours.shape == (5, 16)
     assert float((ours - theirs.T).abs().max()) < 1e-6

@@ -6,7 +6,7 @@ from typing import Any
 
 from toolkit.data.benchmarks.entry import SPLITS, Entry, entries
 from toolkit.data.benchmarks.find import how_to_get, locate, open_split
-from toolkit.data.benchmarks.folders import own_splits, read_own
+from toolkit.data.benchmarks.own import own_set
 from toolkit.errors import DataError, ToolkitError
 
 
@@ -80,14 +80,19 @@ def row_of(entry: Entry, data: Path) -> Row:
 
 
 def own_rows(folder: Path) -> list[Row]:
-    """A set of the user's, or nothing."""
-    splits = own_splits(folder)
-    if not splits:
+    """A set of the user's, or nothing; what is wrong with its card is a problem of its row."""
+    try:
+        own = own_set(folder)
+    except DataError as error:
+        return [Row(folder.name, "yours", "accuracy", {}, "folders", str(folder), problems=[str(error)])]
+    if own is None:
         return []
-    row = Row(folder.name, "yours", "accuracy", {}, "folders", str(folder))
-    for split in splits:
-        opened = read_own(folder, folder.name, split)
-        row.counts[split], row.classes = len(opened), len(opened.classnames)
+    row = Row(folder.name, "yours", own.metric, {}, own.layout, str(folder), classes=len(own.classnames))
+    for split in own.splits:
+        try:
+            row.counts[split] = len(own.open(split))
+        except DataError as error:
+            row.problems.append(f"{split}: {error}")
     return [row]
 
 

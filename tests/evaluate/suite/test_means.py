@@ -1,0 +1,92 @@
+"""Scores over a group of sets, and files for the leaderboard."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from set_copies import png, write_zip
+
+from toolkit.data.benchmarks import entries
+from toolkit.errors import DataError
+from toolkit.evaluate.confidence import Comparison
+from toolkit.evaluate.suite.command import evaluate
+from toolkit.evaluate.suite.means import group_means
+from toolkit.evaluate.suite.request import Request
+
+MakeRun = Callable[..., Path]
+
+
+def rows(names: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Student 10, 11, 12, ...; teacher twice that; differences with draws around theirs."""
+    sets, comparisons = {}, {}
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(names):
+        value = 10.0 + number
+        found = {
+            who: {"value": k * value, "low": k * value - 1, "high": k * value + 2}
+            for who, k in (("student", 1), ("teacher", 2))
+        }
+        sets[name] = {"tasks": {"zero_shot": {"rows": found}}}
+        comparisons[name] = {"zero_shot": {"teacher": Comparison(-value, -value + rng.normal(size=200))}}
+    return sets, comparisons
+
+
+@pytest.mark.parametrize(("group", "count"), [("elevater", 20), ("robustness", 5)])
+def test_mean_only_where_all_sets_are_there(group: str, count: int) -> None:
+    """Unweighted; intervals of independent sets add as squares; one set less and there is no such number."""
+    names = [name for name, entry in entries().items() if entry.group == group]
+    assert len(names) == count
+    found = group_means(*rows(names))["zero_shot"]
+    assert list(found) == [group]
+    one = found[group]["rows"]["student"]
+    assert one["value"] == pytest.approx(np.mean(10 + np.arange(count)))
+    assert one["value"] - one["low"] == pytest.approx(1 / np.sqrt(count))
+    assert one["high"] - one["value"] == pytest.approx(2 / np.sqrt(count))
+    assert found[group]["differences"]["teacher"]["value"] == pytest.approx(-one["value"])
+    assert group_means(*rows(names[1:])) == {}
+
+
+def memes(data: Path, pictures: int) -> None:
+    """hateful-memes in ELEVATER's layout: 500 test pictures in the protocol, the metric is ROC-AUC."""
+    folder = data / "classification/hateful_memes_20211014"
+    write_zip(folder / "img.zip", [(f"{row}.png", png(row % 7)) for row in range(pictures)])
+    images = [{"id": row + 1, "file_name": f"img.zip@{row}.png"} for row in range(pictures)]
+    notes = [{"id": row + 1, "image_id": row + 1, "category_id": 1 + row % 2} for row in range(pictures)]
+    index = {"images": images, "annotations": notes, "categories": [{"id": 1, "name": "0"}, {"id": 2, "name": "1"}]}
+    (folder / "test_meta.json").write_text(json.dumps(index))
+
+
+def test_submission_files(image_run: MakeRun, tmp_path: Path) -> None:
+    """Written for the protocol's sets; probabilities are those of the softmax over 100 x cosine."""
+    memes(tmp_path / "data", 500)
+    asked = Request(
+        str(image_run()), tmp_path / "data", sets=("elevater",), cache=tmp_path / "cache", workers=0, cost=False,
+        predictions=tmp_path / "predictions",
+    )  # fmt: skip
+    results = evaluate(asked)
+    content = json.loads((tmp_path / "predictions/zero_shot/hateful-memes.json").read_text())
+    assert (content["n_shot"], content["rnd_seeds"], content["num_trainable_params"]) == (0, [0], 0)
+    given = np.array(content["predictions"])
+    assert given.shape == (1, 500, 2)
+    from sklearn.metrics import roc_auc_score
+
+    value = results["sets"]["hateful-memes"]["tasks"]["zero_shot"]["rows"]["student"]["value"]
+    assert 100 * roc_auc_score(np.arange(500) % 2, given[0, :, 1]) == pytest.approx(
+        value, abs=0.5
+    )  # rounded to 6 decimals
+    assert len(results["missing"]) == 19
+
+
+def test_wrong_count_is_told_and_not_submitted(image_run: MakeRun, tmp_path: Path) -> None:
+    """Judged, with the problem beside it; refused for the leaderboard before anything is computed."""
+    memes(tmp_path / "data", 20)
+    run = image_run()
+    asked = Request(
+        str(run), tmp_path / "data", sets=("hateful-memes",), cache=tmp_path / "cache", workers=0, cost=False
+    )
+    assert evaluate(asked)["sets"]["hateful-memes"]["problems"] == ["test: 20 pictures, the protocol has 500"]
+    with pytest.raises(DataError, match="hateful-memes is not whole .test: 20 pictures, the protocol has 500"):
+        evaluate(Request(str(run), tmp_path / "data", sets=("hateful-memes",), predictions=tmp_path / "x"))
