@@ -116,10 +116,8 @@ def run_evaluate(words: argparse.Namespace, argv: Sequence[str]) -> None:
     if words.combine:
         return combine(words)
     if not (words.tasks or words.sets or words.data):
-        if not Path(words.run).is_dir():
-            raise ConfigError(
-                f"{words.run} is no folder of a run; for {words.run} on evaluation sets give --data DIR or --tasks"
-            )
+        if words.run.startswith("open_clip:"):
+            raise ConfigError(f"{words.run} has no sets of its own; say which: --data DIR, with --tasks and --sets")
         from toolkit.evaluate.run import evaluate_run
 
         evaluate_run(Path(words.run), words.checkpoint, words.overrides, as_json=words.json)

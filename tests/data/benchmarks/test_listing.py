@@ -84,8 +84,10 @@ def test_words_that_do_not_go_together(tmp_path: Path) -> None:
     """Nothing asked for is passed over."""
     with pytest.raises(ConfigError, match="--list does not go with runs/x"):
         dispatch(["evaluate", "runs/x", "--list"])
-    with pytest.raises(ConfigError, match="goes with --list"):
-        dispatch(["evaluate", "runs/x", "--data", "data"])
+    with pytest.raises(DataError, match="--data nowhere is not a folder"):
+        dispatch(["evaluate", "runs/x", "--data", "nowhere"])
+    with pytest.raises(ConfigError, match=r"open_clip:x/y has no sets of its own; say which: --data DIR"):
+        dispatch(["evaluate", "open_clip:x/y"])
     with pytest.raises(SystemExit):
         dispatch(["evaluate"])
     (tmp_path / "file").touch()

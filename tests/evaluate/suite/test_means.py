@@ -88,5 +88,5 @@ def test_wrong_count_is_told_and_not_submitted(image_run: MakeRun, tmp_path: Pat
         str(run), tmp_path / "data", sets=("hateful-memes",), cache=tmp_path / "cache", workers=0, cost=False
     )
     assert evaluate(asked)["sets"]["hateful-memes"]["problems"] == ["test: 20 pictures, the protocol has 500"]
-    with pytest.raises(DataError, match="hateful-memes is not whole .test: 20 pictures, the protocol has 500"):
+    with pytest.raises(DataError, match=r"hateful-memes is not whole .test: 20 pictures, the protocol has 500"):
         evaluate(Request(str(run), tmp_path / "data", sets=("hateful-memes",), predictions=tmp_path / "x"))
