@@ -15,6 +15,7 @@ from toolkit.evaluate.judged import Judged
 from toolkit.evaluate.named import OPEN_CLIP, models_named
 from toolkit.evaluate.suite import means, predictions, shown, table
 from toolkit.evaluate.suite.cache import Cache, default_folder
+from toolkit.evaluate.suite.earlier import earlier_results, joined
 from toolkit.evaluate.suite.embedded import Embedder
 from toolkit.evaluate.suite.request import Request, check
 from toolkit.evaluate.suite.set_results import SetJudge, SetResults, check_splits
@@ -42,6 +43,8 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
     embedder = Embedder(cache, request.batch_size, request.workers)
     path = place(request) / NAME
     results = header(request, models, command) | {"sets": {}, "means": {}, "missing": {**missing, **why_not}}
+    before = earlier_results(path, results)
+    results["sets"] |= before.get("sets", {})
     judge = SetJudge(request, models, embedder, cache)
     comparisons: dict[str, dict[str, dict[str, Comparison]]] = {}
     for name, one in sets.items():
@@ -135,7 +138,7 @@ def add_set(
     if zero_shot is not None and request.shows(one.name) and not one.metric.multi_label:
         own = {who: outcome.calibrated for who, outcome in zero_shot.items() if outcome.calibrated is not None}
         found.json["tasks"]["zero_shot"] |= shown.shown(one.open("test"), one.classnames, own, main)
-    results["sets"][one.name] = found.json
+    results["sets"][one.name] = joined(results["sets"].get(one.name, {}), found.json)
     if request.predictions is not None:
         predictions.write_all(request.predictions, one.name, models[main], found.outcomes, request.seeds)
 

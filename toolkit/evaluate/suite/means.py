@@ -29,9 +29,11 @@ def group_means(
                 continue
             rows = {name: sets[name]["tasks"][task]["rows"] for name in members}
             whose = [who for who in rows[members[0]] if all(who in row for row in rows.values())]
+            drawn = [comparisons.get(name, {}).get(task, {}) for name in members]
             differences = {
-                who: as_json(mean_comparison([comparisons[name][task][who] for name in members]))
-                for who in comparisons[members[0]][task]
+                who: as_json(mean_comparison([of[who] for of in drawn]))
+                for who in whose
+                if all(who in of for of in drawn)  # not those of an earlier command: their draws are gone
             }
             found.setdefault(task, {})[group] = {
                 "sets": len(members),

@@ -142,6 +142,7 @@ class SetJudge:
         json = {
             "title": one.title, "group": one.group, "metric": one.metric.name, "samples": len(test),
             "classes": len(one.classnames), "classnames": one.classnames, "layout": one.layout, "problems": one.problems(test),
+            "copy": fingerprint(test)[:16],
             "tasks": tasks,
         }  # fmt: skip
         return SetResults(json, outcomes, comparisons)

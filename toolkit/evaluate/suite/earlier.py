@@ -1,0 +1,58 @@
+"""What an earlier command found for the same models stays in results.json: tasks and sets add up."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+KEPT = ("retrieval", "compositionality")
+
+
+def earlier_results(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
+    """`sets`, `retrieval` and `compositionality` of the file at `path` with the rows of models that are the same now.
+
+    A model is the same by its hash and precision; rows of models that are not asked for now are left out, and everything where
+    the model in question is another one. Nothing where there is no such file, or a torn one.
+    """
+    try:
+        before = json.loads(path.read_text())
+        same = {
+            who for who, one in now["models"].items() if before["models"].get(who, {}).get("sha256") == one["sha256"]
+        }
+        fits = before["format"] == now["format"] and before["model"] == now["model"] and now["model"] in same
+        if not fits:
+            return {}
+        kept = {"sets": nonempty({name: with_tasks(one, same) for name, one in before["sets"].items()})}
+        for kind in KEPT:
+            kept[kind] = nonempty({name: with_rows(one, same) for name, one in before.get(kind, {}).items()})
+        costs = {who: before["models"][who]["cost"] for who in same if "cost" in before["models"][who]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {**kept, "costs": costs}
+
+
+def with_tasks(one: Mapping[str, Any], same: set[str]) -> dict[str, Any]:
+    """A set with those of its tasks that have rows."""
+    tasks = {task: rows for task, found in one["tasks"].items() if (rows := with_rows(found, same))}
+    return {**one, "tasks": tasks} if tasks else {}
+
+
+def with_rows(found: Mapping[str, Any], same: set[str]) -> dict[str, Any]:
+    """Rows and differences of these models alone; pictures stay, they are of the model in question and its teacher."""
+    rows = {who: row for who, row in found["rows"].items() if who in same}
+    if not rows:
+        return {}
+    differences = {who: gap for who, gap in found.get("differences", {}).items() if who in same}
+    return {**found, "rows": rows} | ({"differences": differences} if "differences" in found else {})
+
+
+def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """One set judged twice: tasks of now win; where the copy has changed, nothing of before is kept."""
+    if not before or any(before.get(key) != now[key] for key in ("samples", "classnames", "copy")):
+        return dict(now)
+    return {**now, "tasks": {**before["tasks"], **now["tasks"]}}
+
+
+def nonempty(sets: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Without those of which nothing is left."""
+    return {name: one for name, one in sets.items() if one}
