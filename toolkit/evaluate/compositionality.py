@@ -4,9 +4,9 @@ With pictures there is an accuracy. Without them there is none, only what the te
 cosine, and none of it is a score:
 
 * `mean_cosine` of a caption and its hard negative: 1 means that no picture can tell them apart;
-* `indistinguishable`: share of pairs of cosine 1 up to rounding. Such a tower is wrong on these cases with any picture;
+* `indistinguishable`: share of pairs with one embedding up to rounding. These cases are wrong with any picture;
 * `told_apart`: share of captions whose nearest neighbour among all other captions and negatives of the part is another
-  sentence than their hard negative. A negative differs by a word or two, so that a small share is no fault; 0 is.
+  sentence than their hard negative. A negative differs by a word or two, so that a small share is no fault.
 
 A model that borrows its teacher's text tower has the teacher's text-only numbers.
 """
@@ -29,6 +29,8 @@ SAME = 1e-6
 """Cosines that differ by no more are a tie: fp32 embeddings of one sentence differ by this much from batch to batch."""
 BAG_OF_WORDS = "bag of words"
 """Row of the baseline: cosine of word counts."""
+FeaturesOf = Callable[[np.ndarray], tuple[Tensor, Tensor]]
+"""Numbers of cases [r] -> unit-norm embeddings of their captions and of their negatives [r, e]."""
 
 
 def compositionality_row(
@@ -43,7 +45,7 @@ def compositionality_row(
     number = {sentence: row for row, sentence in enumerate(sentences)}
     captions = features[[number[one] for one in found.captions]]
     negatives = features[[number[one] for one in found.negatives]]
-    row = {"text_only": text_only(found, captions, negatives)}
+    row = {"text_only": text_only(found, lambda rows: (captions[rows], negatives[rows]))}
     return row if image_features is None else {**accuracies(found, captions, negatives, image_features), **row}
 
 
@@ -71,37 +73,33 @@ def accuracies(
     """
     check_finite(image_features, "image")
     if len(image_features) != int(found.picture_of.max()) + 1:
-        raise DataError(f"{found.name}: {len(image_features)} image features for its pictures; encode each once, in order")
-    images = image_features.to(captions.device)[torch.from_numpy(found.picture_of).to(captions.device)]
-    right = (images * captions).sum(-1) - (images * negatives).sum(-1) > SAME
-    return {
-        **in_mean(found, "accuracy", per_part(found, right, percent)),
-        "accuracy_micro": percent(right),
-        "parts": per_part(found, right, percent),
-    }
-
-
-def text_only(found: CompositionSet, captions: Float[Tensor, "n e"], negatives: Float[Tensor, "n e"]) -> dict[str, Any]:
-    """`mean_cosine`, `indistinguishable` and `told_apart`: means over the parts that accuracy is a mean over, and `parts`."""
-    check_finite(captions, "text")
-    check_finite(negatives, "text")
-    cosine = (captions * negatives).sum(-1)
-    apart = torch.zeros_like(cosine, dtype=torch.bool)
-    for part in range(len(found.parts)):
-        rows = np.flatnonzero(found.part_of == part)
-        chosen = torch.from_numpy(rows).to(captions.device)
-        apart[chosen] = told_apart(
-            captions[chosen], negatives[chosen], [found.captions[k] for k in rows], [found.negatives[k] for k in rows]
+        raise DataError(
+            f"{found.name}: {len(image_features)} image features for its pictures; encode each once, in order"
         )
-    values = {
-        "mean_cosine": per_part(found, cosine, lambda some: float(some.double().mean())),
-        "indistinguishable": per_part(found, cosine >= 1 - SAME, percent),
-        "told_apart": per_part(found, apart, percent),
-    }
+    images = image_features.to(captions.device)[found.picture_of]
+    right = (images * captions).sum(-1) - (images * negatives).sum(-1) > SAME
+    parts = {part: percent(right[found.part_of == number]) for number, part in enumerate(found.parts)}
+    return {**in_mean(found, "accuracy", parts), "accuracy_micro": percent(right), "parts": parts}
+
+
+def text_only(found: CompositionSet, features_of: FeaturesOf) -> dict[str, Any]:
+    """`mean_cosine`, `indistinguishable`, `told_apart` of each of `parts`, and means over those that accuracy is a mean of."""
+    parts: dict[str, dict[str, float]] = {}
+    for number, part in enumerate(found.parts):
+        rows = np.flatnonzero(found.part_of == number)
+        captions, negatives = features_of(rows)
+        check_finite(torch.cat([captions, negatives]), "text")
+        cosine = (captions * negatives).sum(-1)
+        texts, wrong = [found.captions[k] for k in rows], [found.negatives[k] for k in rows]
+        parts[part] = {
+            "mean_cosine": float(cosine.double().mean()),
+            "indistinguishable": percent((captions - negatives).norm(dim=-1) <= SAME),
+            "told_apart": percent(told_apart(captions, negatives, texts, wrong)),
+        }
     means: dict[str, Any] = {}
-    for name, of_part in values.items():
-        means |= in_mean(found, name, of_part)
-    return {**means, "parts": {part: {name: values[name][part] for name in values} for part in found.parts}}
+    for name in ("mean_cosine", "indistinguishable", "told_apart"):
+        means |= in_mean(found, name, {part: values[name] for part, values in parts.items()})
+    return {**means, "parts": parts}
 
 
 def told_apart(
@@ -127,17 +125,13 @@ def bag_of_words_row(found: CompositionSet) -> dict[str, Any]:
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.preprocessing import normalize
 
-    counted = CountVectorizer(token_pattern=r"\w+").fit_transform([*found.captions, *found.negatives])
-    dense = torch.from_numpy(normalize(counted.astype(np.float32)).toarray())
-    return {"text_only": text_only(found, dense[: len(found)], dense[len(found) :])}
+    def counts(rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        texts = [sentences[k] for sentences in (found.captions, found.negatives) for k in rows]
+        counted = CountVectorizer(token_pattern=r"\w+", dtype=np.float32).fit_transform(texts)
+        dense = torch.from_numpy(normalize(counted).toarray())  # of one part: the whole set would take half a GiB
+        return dense[: len(rows)], dense[len(rows) :]
 
-
-def per_part(found: CompositionSet, values: Tensor, mean: Callable[[Tensor], float]) -> dict[str, float]:
-    """The mean of each part's cases."""
-    return {
-        part: mean(values[torch.from_numpy(found.part_of == number).to(values.device)])
-        for number, part in enumerate(found.parts)
-    }
+    return {"text_only": text_only(found, counts)}
 
 
 def in_mean(found: CompositionSet, name: str, of_part: Mapping[str, float]) -> dict[str, float]:

@@ -15,8 +15,8 @@ ROWS = 1024
 RECALLS = (1, 5, 10)
 DRAWS = 1000
 
-Belongs = tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]
-"""(row, number of its caption): a caption's text has one number, however often it occurs."""
+Belongs = Int[Tensor, "2 _"]
+"""Rows, and the number of a caption of each: a caption's text has one number, however often it occurs."""
 
 
 def retrieval_metrics(
@@ -31,9 +31,9 @@ def retrieval_metrics(
 
 def caption_retrieval_metrics(
     image_features: Float[Tensor, "p e"],
-    text_features: Float[Tensor, "c e"],
+    text_features: Float[Tensor, "m e"],
     captions: Sequence[str],
-    picture_of: Int[np.ndarray, " c"],
+    picture_of: Int[np.ndarray, " _"],
 ) -> dict[str, float]:
     """The same where caption j belongs to picture `picture_of[j]`; a picture finds right whichever of its captions it finds.
 
@@ -50,19 +50,18 @@ def caption_retrieval_metrics(
 
 def ranks(
     image_features: Float[Tensor, "p e"],
-    text_features: Float[Tensor, "c e"],
+    text_features: Float[Tensor, "m e"],
     captions: Sequence[str],
-    picture_of: Int[np.ndarray, " c"],
-) -> tuple[Int[Tensor, " p"], Int[Tensor, " c"]]:
+    picture_of: Int[np.ndarray, " _"],
+) -> tuple[Int[Tensor, " p"], Int[Tensor, " m"]]:
     """For each picture, then for each caption: how many wrong entries score at least as high as its best right one."""
     check(len(image_features), len(text_features), captions, picture_of)
     device = image_features.device
     number_of = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
     numbers = torch.tensor([number_of[caption] for caption in captions], device=device)
     owner = torch.from_numpy(np.asarray(picture_of, dtype=np.int64)).to(device)
-    own, number = torch.stack([owner, numbers]).unique(dim=1)
-    pictures: Belongs = (own, number)
-    texts: Belongs = (torch.arange(len(captions), device=device), numbers)
+    pictures = torch.stack([owner, numbers]).unique(dim=1)
+    texts = torch.stack([torch.arange(len(captions), device=device), numbers])
     found = []
     for queries, gallery, asking, asked in (
         (image_features, text_features, pictures, texts),
@@ -80,10 +79,14 @@ def ranks(
 def check(pictures: int, texts: int, captions: Sequence[str], picture_of: np.ndarray) -> None:
     """DataError where captions, their features and their pictures do not go together."""
     if not len(captions) == len(picture_of) == texts:
-        raise DataError(f"{texts} text features for {len(captions)} captions of {len(picture_of)} pictures; give one each")
+        raise DataError(
+            f"{texts} text features for {len(captions)} captions of {len(picture_of)} pictures; give one each"
+        )
     there = np.bincount(picture_of, minlength=pictures) if len(picture_of) and picture_of.min() >= 0 else np.zeros(0)
     if len(there) != pictures or not (there > 0).all():
-        raise DataError(f"each of the {pictures} pictures needs a caption, and each caption one of them; correct the set")
+        raise DataError(
+            f"each of the {pictures} pictures needs a caption, and each caption one of them; correct the set"
+        )
 
 
 def shared(asking: Belongs, asked: Belongs, start: int, rows: int, gallery: int, numbers: int) -> Bool[Tensor, "q g"]:
@@ -106,9 +109,9 @@ def rank_of_first_hit(
 
 def recall_intervals(
     image_features: Float[Tensor, "p e"],
-    text_features: Float[Tensor, "c e"],
+    text_features: Float[Tensor, "m e"],
     captions: Sequence[str],
-    picture_of: Int[np.ndarray, " c"],
+    picture_of: Int[np.ndarray, " _"],
     *,
     level: float = 0.95,
     draws: int = DRAWS,
