@@ -1,16 +1,27 @@
 """Recalls with several captions per picture, against loops written from the definition and against torchmetrics."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from caption_copies import write_flickr
 from torch import Tensor
 
+from toolkit.config import Preprocess
+from toolkit.data.pairs import open_pairs
 from toolkit.embeddings import unit
 from toolkit.errors import DataError
 from toolkit.evaluate import retrieval
-from toolkit.evaluate.retrieval import caption_retrieval_metrics, recall_intervals, retrieval_metrics
+from toolkit.evaluate.retrieval import (
+    caption_retrieval_metrics,
+    ranks,
+    recall_intervals,
+    retrieval_metrics,
+    retrieval_result,
+    retrieval_row,
+)
 
 
 def by_loops(images: Tensor, texts: Tensor, captions: list[str], owner: list[int], k: int) -> tuple[float, float]:
@@ -40,7 +51,10 @@ def test_recalls_equal_loops(seed: int, monkeypatch: pytest.MonkeyPatch) -> None
         wanted = by_loops(images, texts, captions, owner.tolist(), k)
         assert (found[f"image_to_text_r{k}"], found[f"text_to_image_r{k}"]) == pytest.approx(wanted, abs=1e-9)
     assert list(found) == [f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
-    assert found["image_to_text_r1"] < found["image_to_text_r10"] and found["text_to_image_r1"] < found["text_to_image_r10"]
+    assert (
+        found["image_to_text_r1"] < found["image_to_text_r10"]
+        and found["text_to_image_r1"] < found["text_to_image_r10"]
+    )
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -108,7 +122,8 @@ def test_intervals_over_pictures() -> None:
     images, texts = (torch.from_numpy(rng.normal(size=(n, 3))) for n in (60, 120))
     captions = [str(n) for n in range(120)]
     near = texts + 2 * images[owner]
-    found = recall_intervals(images, near, captions, owner, draws=4000)
+    rank = ranks(images, near, captions, owner)
+    found = recall_intervals(rank, owner, draws=4000)
     hits = [[float(by_one(images, near, owner, j)) for j in np.flatnonzero(owner == i)] for i in range(60)]
     drawn = []
     for _ in range(2000):
@@ -118,10 +133,43 @@ def test_intervals_over_pictures() -> None:
     value = caption_retrieval_metrics(images, near, captions, owner)
     for name, (low, high) in found.items():
         assert low < value[name] < high
-    assert recall_intervals(images, near, captions, owner, draws=4000) == found
-    right = recall_intervals(torch.eye(4), torch.eye(4), list("abcd"), np.arange(4))
+    assert recall_intervals(rank, owner, draws=4000) == found
+    right = recall_intervals(ranks(torch.eye(4), torch.eye(4), list("abcd"), np.arange(4)), np.arange(4))
     assert right == {"image_to_text_r1": (100.0, 100.0), "text_to_image_r1": (100.0, 100.0)}
-    assert json.loads(json.dumps(right))["image_to_text_r1"] == [100.0, 100.0]
+
+
+class Letters:
+    """An encoder that sees a caption's first letter."""
+
+    preprocess = Preprocess(image_size=4)
+    broken = False
+
+    def tokenizer(self):
+        return lambda texts: torch.tensor([["123".index(text[0])] for text in texts])
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        raise AssertionError("pictures come as features")
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        return torch.eye(3)[tokens[:, 0]] / (0 if self.broken else 1)
+
+
+def test_the_entry_of_the_results(tmp_path: Path) -> None:
+    """A set read from disk, through an encoder, as JSON: two of three pictures are where their captions are."""
+    write_flickr(tmp_path)
+    found, encoder = open_pairs("flickr30k", tmp_path), Letters()
+    images = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.9, 0.0]])
+    rows = {"student": retrieval_row(found, encoder, images)}
+    entry = json.loads(json.dumps(retrieval_result(found, rows), allow_nan=False))
+    row = entry.pop("rows")["student"]
+    assert entry == {
+        "title": "Flickr30k, Karpathy's test split", "samples": 3, "captions": 15, "problems": found.problems
+    }  # fmt: skip
+    assert row["image_to_text_r1"] == row["text_to_image_r1"] == pytest.approx(200 / 3)
+    assert row["text_to_image_r5"] == 100.0 and set(row["intervals"]) == {"image_to_text_r1", "text_to_image_r1"}
+    encoder.broken = True
+    with pytest.raises(DataError, match="15 of 15 text features are not finite"):
+        retrieval_row(found, encoder, images)
 
 
 def by_one(images: Tensor, texts: Tensor, owner: np.ndarray, j: int) -> bool:

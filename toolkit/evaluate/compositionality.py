@@ -22,7 +22,7 @@ from torch import Tensor
 from toolkit.data.pairs import CompositionSet
 from toolkit.errors import DataError
 from toolkit.evaluate.models import Encoder
-from toolkit.evaluate.retrieval import ROWS
+from toolkit.evaluate.retrieval import ROWS, check_finite
 from toolkit.evaluate.zero_shot import encode_texts, percent
 
 SAME = 1e-6
@@ -138,10 +138,3 @@ def in_mean(found: CompositionSet, name: str, of_part: Mapping[str, float]) -> d
     """{name: mean over the parts that count}, or nothing where none does."""
     counting = [of_part[part] for part, counts in zip(found.parts, found.in_mean, strict=True) if counts]
     return {name: float(np.mean(counting))} if counting else {}
-
-
-def check_finite(features: Tensor, what: str) -> None:
-    """DataError where a model gave no numbers."""
-    wrong = int((~torch.isfinite(features)).any(dim=-1).sum())
-    if wrong:
-        raise DataError(f"{wrong} of {len(features)} {what} features are not finite; mend the model")

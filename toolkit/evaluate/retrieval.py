@@ -1,14 +1,17 @@
 """Image-text retrieval: recall at 1, 5 and 10, both ways, for any number of captions per picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from toolkit.data.pairs import PairedSet
 from toolkit.errors import DataError
-from toolkit.evaluate.zero_shot import percent
+from toolkit.evaluate.models import Encoder
+from toolkit.evaluate.zero_shot import encode_texts, percent
 
 ROWS = 1024
 """Queries scored at a time, so that memory stays flat on large sets."""
@@ -17,6 +20,8 @@ DRAWS = 1000
 
 Belongs = Int[Tensor, "2 _"]
 """Rows, and the number of a caption of each: a caption's text has one number, however often it occurs."""
+Ranks = tuple[Int[Tensor, " p"], Int[Tensor, " m"]]
+"""Of each picture among the captions, and of each caption among the pictures; 0 is found at once."""
 
 
 def retrieval_metrics(
@@ -40,10 +45,38 @@ def caption_retrieval_metrics(
     As the field has it for Flickr30k and COCO. Ties, and scores that are no number, count against. DataError for a
     picture without a caption.
     """
-    pictures, texts = ranks(image_features, text_features, captions, picture_of)
+    return recalls(ranks(image_features, text_features, captions, picture_of))
+
+
+def retrieval_row(found: PairedSet, encoder: Encoder, image_features: Float[Tensor, "p e"]) -> dict[str, Any]:
+    """A model's row in results.json: recalls, and `intervals` of those at 1; `image_features` are of `found.pictures`.
+
+    DataError for features that are not finite.
+    """
+    text_features = encode_texts(encoder, found.captions).to(image_features.device)
+    check_finite(image_features, "image")
+    check_finite(text_features, "text")
+    rank = ranks(image_features, text_features, found.captions, found.picture_of)
+    intervals = recall_intervals(rank, found.picture_of)
+    return {**recalls(rank), "intervals": {name: list(ends) for name, ends in intervals.items()}}
+
+
+def retrieval_result(found: PairedSet, rows: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The set's entry in results.json."""
     return {
-        f"{name}_r{k}": percent(rank < k)
-        for name, rank in (("image_to_text", pictures), ("text_to_image", texts))
+        "title": found.title,
+        "samples": len(found),
+        "captions": len(found.captions),
+        "problems": list(found.problems),
+        "rows": dict(rows),
+    }
+
+
+def recalls(rank: Ranks) -> dict[str, float]:
+    """Percent, by direction and K."""
+    return {
+        f"{name}_r{k}": percent(one < k)
+        for name, one in zip(("image_to_text", "text_to_image"), rank, strict=True)
         for k in RECALLS
     }
 
@@ -53,7 +86,7 @@ def ranks(
     text_features: Float[Tensor, "m e"],
     captions: Sequence[str],
     picture_of: Int[np.ndarray, " _"],
-) -> tuple[Int[Tensor, " p"], Int[Tensor, " m"]]:
+) -> Ranks:
     """For each picture, then for each caption: how many wrong entries score at least as high as its best right one."""
     check(len(image_features), len(text_features), captions, picture_of)
     device = image_features.device
@@ -108,20 +141,13 @@ def rank_of_first_hit(
 
 
 def recall_intervals(
-    image_features: Float[Tensor, "p e"],
-    text_features: Float[Tensor, "m e"],
-    captions: Sequence[str],
-    picture_of: Int[np.ndarray, " _"],
-    *,
-    level: float = 0.95,
-    draws: int = DRAWS,
-    seed: int = 0,
+    rank: Ranks, picture_of: Int[np.ndarray, " _"], *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """`image_to_text_r1` and `text_to_image_r1` -> (low, high): percentile bootstrap over pictures, percent.
 
     A draw takes pictures with all their captions as queries; what is searched stays the whole set.
     """
-    pictures, texts = ranks(image_features, text_features, captions, picture_of)
+    pictures, texts = rank
     count = len(pictures)
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     owned = np.bincount(picture_of, minlength=count)
@@ -132,3 +158,10 @@ def recall_intervals(
     }
     ends = [(1 - level) / 2, (1 + level) / 2]
     return {name: tuple((100 * np.quantile(values, ends)).tolist()) for name, values in drawn.items()}
+
+
+def check_finite(features: Tensor, what: str) -> None:
+    """DataError where a model gave no numbers."""
+    wrong = int((~torch.isfinite(features)).any(dim=-1).sum())
+    if wrong:
+        raise DataError(f"{wrong} of {len(features)} {what} features are not finite; mend the model")
