@@ -4,9 +4,11 @@ With pictures there is an accuracy. Without them there is none, only what the te
 cosine, and none of it is a score:
 
 * `mean_cosine` of a caption and its hard negative: 1 means that no picture can tell them apart;
-* `indistinguishable`: share of pairs with one embedding up to rounding. These cases are wrong with any picture;
+* `indistinguishable`: share of pairs with one embedding up to rounding, because the tower ignores order, does not know a
+  word, or ends before they differ. These cases are wrong with any picture;
 * `told_apart`: share of captions whose nearest neighbour among all other captions and negatives of the part is another
-  sentence than their hard negative. A negative differs by a word or two, so that a small share is no fault.
+  sentence than their hard negative. A negative differs by a word or two, so that a small share is no fault, and a tower
+  to which unrelated sentences are near has a large one: read it beside the mean cosine.
 
 A model that borrows its teacher's text tower has the teacher's text-only numbers.
 """
