@@ -1,15 +1,27 @@
-"""Image-text retrieval: recall at 1, 5 and 10, both ways."""
+"""Image-text retrieval: recall at 1, 5 and 10, both ways, for any number of captions per picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from toolkit.evaluate.zero_shot import percent
+from toolkit.data.pairs import PairedSet
+from toolkit.errors import DataError
+from toolkit.evaluate.models import Encoder
+from toolkit.evaluate.zero_shot import encode_texts, percent
 
 ROWS = 1024
 """Queries scored at a time, so that memory stays flat on large sets."""
+RECALLS = (1, 5, 10)
+DRAWS = 1000
+
+Belongs = Int[Tensor, "2 _"]
+"""Rows, and the number of a caption of each: a caption's text has one number, however often it occurs."""
+Ranks = tuple[Int[Tensor, " p"], Int[Tensor, " m"]]
+"""Of each picture among the captions, and of each caption among the pictures; 0 is found at once."""
 
 
 def retrieval_metrics(
@@ -19,26 +31,137 @@ def retrieval_metrics(
 
     Equal captions count as one: whichever of their pictures (or copies of the text) is found is right.
     """
+    return caption_retrieval_metrics(image_features, text_features, captions, np.arange(len(captions)))
+
+
+def caption_retrieval_metrics(
+    image_features: Float[Tensor, "p e"],
+    text_features: Float[Tensor, "m e"],
+    captions: Sequence[str],
+    picture_of: Int[np.ndarray, " _"],
+) -> dict[str, float]:
+    """The same where caption j belongs to picture `picture_of[j]`; a picture finds right whichever of its captions it finds.
+
+    As the field has it for Flickr30k and COCO. Ties, and scores that are no number, count against. DataError for a
+    picture without a caption.
+    """
+    return recalls(ranks(image_features, text_features, captions, picture_of))
+
+
+def retrieval_row(found: PairedSet, encoder: Encoder, image_features: Float[Tensor, "p e"]) -> dict[str, Any]:
+    """A model's row in results.json: recalls, and `intervals` of those at 1; `image_features` are of `found.pictures`.
+
+    DataError for features that are not finite.
+    """
+    text_features = encode_texts(encoder, found.captions).to(image_features.device)
+    check_finite(image_features, "image")
+    check_finite(text_features, "text")
+    rank = ranks(image_features, text_features, found.captions, found.picture_of)
+    intervals = recall_intervals(rank, found.picture_of)
+    return {**recalls(rank), "intervals": {name: list(ends) for name, ends in intervals.items()}}
+
+
+def retrieval_result(found: PairedSet, rows: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The set's entry in results.json."""
+    return {
+        "title": found.title,
+        "samples": len(found),
+        "captions": len(found.captions),
+        "problems": list(found.problems),
+        "rows": dict(rows),
+    }
+
+
+def recalls(rank: Ranks) -> dict[str, float]:
+    """Percent, by direction and K."""
+    return {
+        f"{name}_r{k}": percent(one < k)
+        for name, one in zip(("image_to_text", "text_to_image"), rank, strict=True)
+        for k in RECALLS
+    }
+
+
+def ranks(
+    image_features: Float[Tensor, "p e"],
+    text_features: Float[Tensor, "m e"],
+    captions: Sequence[str],
+    picture_of: Int[np.ndarray, " _"],
+) -> Ranks:
+    """For each picture, then for each caption: how many wrong entries score at least as high as its best right one."""
+    check(len(image_features), len(text_features), captions, picture_of)
+    device = image_features.device
     number_of = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
-    group = torch.tensor([number_of[caption] for caption in captions], device=image_features.device)
-    metrics: dict[str, float] = {}
-    for name, queries, gallery in (
-        ("image_to_text", image_features, text_features),
-        ("text_to_image", text_features, image_features),
+    numbers = torch.tensor([number_of[caption] for caption in captions], device=device)
+    owner = torch.from_numpy(np.asarray(picture_of, dtype=np.int64)).to(device)
+    pictures = torch.stack([owner, numbers]).unique(dim=1)
+    texts = torch.stack([torch.arange(len(captions), device=device), numbers])
+    found = []
+    for queries, gallery, asking, asked in (
+        (image_features, text_features, pictures, texts),
+        (text_features, image_features, texts, pictures),
     ):
-        rank = torch.cat(
-            [
-                rank_of_first_hit(queries[i : i + ROWS], gallery, group[i : i + ROWS], group)
-                for i in range(0, len(queries), ROWS)
-            ]
+        parts = []
+        for start in range(0, len(queries), ROWS):
+            chunk = queries[start : start + ROWS]
+            right = shared(asking, asked, start, len(chunk), len(gallery), len(number_of))
+            parts.append(rank_of_first_hit(chunk, gallery, right))
+        found.append(torch.cat(parts))
+    return found[0], found[1]
+
+
+def check(pictures: int, texts: int, captions: Sequence[str], picture_of: np.ndarray) -> None:
+    """DataError where captions, their features and their pictures do not go together."""
+    if not len(captions) == len(picture_of) == texts:
+        raise DataError(
+            f"{texts} text features for {len(captions)} captions of {len(picture_of)} pictures; give one each"
         )
-        metrics |= {f"{name}_r{k}": percent(rank < k) for k in (1, 5, 10)}
-    return metrics
+    there = np.bincount(picture_of, minlength=pictures) if len(picture_of) and picture_of.min() >= 0 else np.zeros(0)
+    if len(there) != pictures or not (there > 0).all():
+        raise DataError(
+            f"each of the {pictures} pictures needs a caption, and each caption one of them; correct the set"
+        )
 
 
-def rank_of_first_hit(queries: Tensor, gallery: Tensor, wanted: Tensor, group: Tensor) -> Tensor:
-    """How many gallery entries of other groups score at least as high as the best right one (ties count against)."""
+def shared(asking: Belongs, asked: Belongs, start: int, rows: int, gallery: int, numbers: int) -> Bool[Tensor, "q g"]:
+    """Which gallery rows have a caption in common with each of the query rows start, start + 1, ..."""
+    inside = (asking[0] >= start) & (asking[0] < start + rows)
+    has = torch.zeros(rows, numbers, dtype=torch.bool, device=inside.device)
+    has[asking[0][inside] - start, asking[1][inside]] = True
+    common = torch.zeros(rows, gallery, dtype=torch.int32, device=inside.device)
+    return common.index_add_(1, asked[0], has[:, asked[1]].int()) > 0
+
+
+def rank_of_first_hit(
+    queries: Float[Tensor, "q e"], gallery: Float[Tensor, "g e"], right: Bool[Tensor, "q g"]
+) -> Int[Tensor, " q"]:
+    """How many wrong gallery entries score at least as high as the best right one (ties count against)."""
     scores = queries @ gallery.T
-    right = wanted[:, None] == group[None, :]
     best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-    return ((scores >= best) & ~right).sum(dim=1)
+    return (~(scores < best) & ~right).sum(dim=1)
+
+
+def recall_intervals(
+    rank: Ranks, picture_of: Int[np.ndarray, " _"], *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """`image_to_text_r1` and `text_to_image_r1` -> (low, high): percentile bootstrap over pictures, percent.
+
+    A draw takes pictures with all their captions as queries; what is searched stays the whole set.
+    """
+    pictures, texts = rank
+    count = len(pictures)
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    owned = np.bincount(picture_of, minlength=count)
+    found = np.bincount(picture_of, weights=(texts < 1).cpu().numpy(), minlength=count)
+    drawn = {
+        "image_to_text_r1": times @ (pictures < 1).cpu().numpy() / count,
+        "text_to_image_r1": (times @ found) / (times @ owned),
+    }
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    return {name: tuple((100 * np.quantile(values, ends)).tolist()) for name, values in drawn.items()}
+
+
+def check_finite(features: Tensor, what: str) -> None:
+    """DataError where a model gave no numbers."""
+    wrong = int((~torch.isfinite(features)).any(dim=-1).sum())
+    if wrong:
+        raise DataError(f"{wrong} of {len(features)} {what} features are not finite; mend the model")

@@ -17,13 +17,13 @@ from toolkit.errors import ConfigError, DataError
 
 @pytest.mark.parametrize("there", [True, False])
 def test_nothing_found_is_no_crash(there: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All 26 are missing, each with source, licence and files; also where the folder itself is."""
+    """All 26, and the five of captions, are missing, each with source, licence and files; also where the folder itself is."""
     dispatch(["evaluate", "--list", "--json", "--data", str(tmp_path if there else tmp_path / "nowhere")])
     printed = capsys.readouterr().out
     rows = json.loads(printed.splitlines()[-1])
-    assert len(rows) == 26 and {row["state"] for row in rows} == {"missing"}
+    assert len(rows) == 31 and {row["state"] for row in rows} == {"missing"}
     assert all("Source: http" in row["get"] and "licence: " in row["get"] and row["files"] for row in rows)
-    assert "0 sets found" in printed and "26 missing" in printed
+    assert "0 sets found" in printed and "31 missing" in printed
     assert "classification/mnist_20211008/val.zip" in printed and "(10,000)" in printed
 
 
@@ -39,7 +39,7 @@ def test_what_is_found_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[
     dispatch(["evaluate", "--list", "--json", "--data", str(tmp_path)])
     printed = capsys.readouterr().out
     rows = {row["name"]: row for row in json.loads(printed.splitlines()[-1])}
-    assert len(rows) == 27 and sum(row["state"] == "missing" for row in rows.values()) == 23
+    assert len(rows) == 32 and sum(row["state"] == "missing" for row in rows.values()) == 28
     assert rows["mnist"]["problems"] == ["test: 10 pictures, the protocol has 10000"]
     assert rows["kitti-distance"]["problems"] == [
         "test: 3 pictures, the protocol has 711",

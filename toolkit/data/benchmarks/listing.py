@@ -36,9 +36,14 @@ class Row:
 
 
 def survey(data: Path) -> list[Row]:
-    """A row per entry, and one per folder of `data` that is anybody's own set. Nothing found, or a torn copy, is no error."""
-    rows = [row_of(entry, data) for entry in entries().values()]
-    known = {word.lower() for entry in entries().values() for word in entry.words}
+    """A row per entry and per set of captions, and one per folder of `data` that is anybody's own set.
+
+    Nothing found, or a torn copy, is no error.
+    """
+    from toolkit.data.pairs.find import pair_rows, pair_words  # its rows are these
+
+    rows = [row_of(entry, data) for entry in entries().values()] + pair_rows(data)
+    known = {word.lower() for entry in entries().values() for word in entry.words} | pair_words()
     taken = [Path(row.where) for row in rows if row.where]
     for folder in sorted(data.iterdir()) if data.is_dir() else []:
         ours = any(place == folder or folder in place.parents for place in taken)
