@@ -1,6 +1,7 @@
 """The whole of `dime evaluate MODEL --tasks ...`: models, sets, tasks, and results.json."""
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,13 +12,16 @@ from toolkit import distributed
 from toolkit.data.index import write_aside
 from toolkit.errors import ConfigError
 from toolkit.evaluate.confidence import Comparison
+from toolkit.evaluate.cost import costs_of
 from toolkit.evaluate.judged import Judged
 from toolkit.evaluate.named import OPEN_CLIP, models_named
-from toolkit.evaluate.suite import means, predictions, shown, table
+from toolkit.evaluate.suite import captions, means, predictions, shown, table
 from toolkit.evaluate.suite.cache import Cache, default_folder
 from toolkit.evaluate.suite.earlier import earlier_results, joined
 from toolkit.evaluate.suite.embedded import Embedder
+from toolkit.evaluate.suite.nearest import nearest_sentences, read_sentences
 from toolkit.evaluate.suite.request import Request, check
+from toolkit.evaluate.suite.routes import routed
 from toolkit.evaluate.suite.set_results import SetJudge, SetResults, check_splits
 from toolkit.evaluate.suite.sets import JudgedSet, chosen_sets
 from toolkit.facts import PACKAGES, git_state, version_of
@@ -34,17 +38,20 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
     """
     begin = time.perf_counter()
     check(request)
-    sets, missing = labelled_sets(request)
+    routes = routed(request)
+    sets, missing = chosen_sets(routes.labelled, request.data) if routes.labelled else ({}, {})
     why_not = check_splits(request, sets)
     predictions.check_counts(request, sets)
+    sentences = read_sentences(request.sentences) if request.sentences else []
     distributed.init()
     models = all_models(request)
     cache = Cache(request.cache or default_folder())
     embedder = Embedder(cache, request.batch_size, request.workers)
     path = place(request) / NAME
-    results = header(request, models, command) | {"sets": {}, "means": {}, "missing": {**missing, **why_not}}
-    before = earlier_results(path, results)
-    results["sets"] |= before.get("sets", {})
+    results = header(request, models, command) | {
+        "sets": {}, "means": {}, "missing": {**missing, **routes.missing, **why_not}
+    }  # fmt: skip
+    results |= earlier_results(path, results)
     judge = SetJudge(request, models, embedder, cache)
     comparisons: dict[str, dict[str, dict[str, Comparison]]] = {}
     for name, one in sets.items():
@@ -56,19 +63,27 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
             results["seconds"] = time.perf_counter() - begin
             write(path, results)
             print(table.of_set(name, found.json, judge.main), flush=True)
+        if sentences and request.shows(name):
+            features = {who: one_.test.features for who, one_ in found.features.items()}
+            results["nearest_sentences"] = nearest_sentences(sentences, one.open("test"), models, features, embedder)
+            sentences = []  # of the first set that may be shown
         distributed.barrier()
+    for kind, entry_of in (("retrieval", captions.retrieval), ("compositionality", captions.compositionality)):
+        for name in getattr(routes, kind):
+            entry = entry_of(name, request, models, embedder)
+            if distributed.is_main():
+                results.setdefault(kind, {})[name] = entry
+                write(path, results)
+                print(table.of_captions(name, entry), flush=True)
     if distributed.is_main():
+        if request.cost:
+            add_costs(results, models)
         results["seconds"] = time.perf_counter() - begin
         write(path, results)
         print(table.of_end(results, path), flush=True)
         if as_json:
             print(json.dumps(results), flush=True)
     return results
-
-
-def labelled_sets(request: Request) -> tuple[dict[str, JudgedSet], dict[str, str]]:
-    """Those of the tasks on labelled sets; none where no such task was asked for."""
-    return chosen_sets(request.sets, request.data) if request.on_sets() else ({}, {})
 
 
 def all_models(request: Request) -> dict[str, Judged]:
@@ -147,3 +162,12 @@ def write(path: Path, results: dict[str, Any]) -> None:
     """Aside, then renamed; never NaN."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def add_costs(results: dict[str, Any], models: Mapping[str, Judged]) -> None:
+    """Sizes and latencies, measured in turn; those of an earlier command where all models have them."""
+    costs = results.pop("costs", {})
+    if not set(models) <= set(costs):
+        costs = costs_of(models, lambda line: print(line, file=sys.stderr, flush=True))
+    for who in models:
+        results["models"][who]["cost"] = costs[who]

@@ -36,6 +36,8 @@ class SetResults:
     """By task and model."""
     comparisons: dict[str, dict[str, Comparison]]
     """By task and baseline."""
+    features: dict[str, Features]
+    """By model, on every rank."""
 
 
 class SetJudge:
@@ -62,8 +64,8 @@ class SetJudge:
             elif train is not None:  # else `check_splits` has said why not
                 outcomes[task] = self.probes(task, one, features, fingerprint(test) + fingerprint(train))
         if not distributed.is_main():
-            return SetResults({}, {}, {})
-        return self.put_together(one, test, outcomes)
+            return SetResults({}, {}, {}, features)
+        return self.put_together(one, test, outcomes, features)
 
     def features(self, one: JudgedSet, judged: Judged, test: Split, train: Split | None) -> Features:
         """Of one model; a collective."""
@@ -125,7 +127,9 @@ class SetJudge:
             "projection": self.request.trained_projection, **how,
         }  # fmt: skip
 
-    def put_together(self, one: JudgedSet, test: Split, outcomes: dict[str, dict[str, Outcome]]) -> SetResults:
+    def put_together(
+        self, one: JudgedSet, test: Split, outcomes: dict[str, dict[str, Outcome]], features: dict[str, Features]
+    ) -> SetResults:
         """Rows, intervals and differences."""
         tasks: dict[str, Any] = {}
         comparisons: dict[str, dict[str, Comparison]] = {}
@@ -145,7 +149,7 @@ class SetJudge:
             "copy": fingerprint(test)[:16],
             "tasks": tasks,
         }  # fmt: skip
-        return SetResults(json, outcomes, comparisons)
+        return SetResults(json, outcomes, comparisons, features)
 
 
 def label_of(task: str, one: JudgedSet, rows: Mapping[str, Mapping[str, Any]]) -> str:

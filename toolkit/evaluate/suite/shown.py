@@ -20,11 +20,15 @@ CONFUSED_WITH = 4
 def shown(split: Split, names: list[str], probabilities: Mapping[str, Tensor], main: str) -> dict[str, Any]:
     """`pictures` and `worst` of a set with one class per picture, the same each time; probabilities [n, k] by model."""
     scored = {who: values for who, values in probabilities.items() if who in (main, "teacher")}
-    chosen = np.random.default_rng(0).permutation(len(split))[:SAMPLES]
     return {
-        "pictures": [picture(split, int(row), names, scored) for row in sorted(chosen)],
+        "pictures": [picture(split, row, names, scored) for row in sample_rows(len(split))],
         "worst": worst(split, names, scored, main),
     }
+
+
+def sample_rows(count: int) -> list[int]:
+    """Of a set with so many pictures: the same ones each time."""
+    return sorted(np.random.default_rng(0).permutation(count)[:SAMPLES].tolist())
 
 
 def worst(split: Split, names: list[str], scored: Mapping[str, Tensor], main: str) -> list[dict[str, Any]]:

@@ -18,6 +18,17 @@ def of_set(name: str, found: Mapping[str, Any], main: str) -> str:
     return "\n".join(lines)
 
 
+def of_captions(name: str, found: Mapping[str, Any]) -> str:
+    """Of a set for retrieval or compositionality: a line per model."""
+    lines = [f"{name}: {found['title']}, {found['samples']:,} {'pictures' if 'captions' in found else 'cases'}"]
+    lines += [f"  NOT AS THE PROTOCOL: {problem}" for problem in found["problems"]]
+    for who, row in found["rows"].items():
+        numbers = {**row, **row.get("text_only", {})}
+        shown = (f"{key} {value:.2f}" for key, value in numbers.items() if isinstance(value, float))
+        lines.append(f"    {who:<24} {'  '.join(shown)}")
+    return "\n".join(lines)
+
+
 def of_row(row: Mapping[str, Any]) -> str:
     """`55.20 [54.10, 56.30]  top5 80.10`."""
     text = f"{row['value']:6.2f} [{row['low']:.2f}, {row['high']:.2f}]"
