@@ -100,11 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_verbs_of_runs(verbs: Any) -> None:
     """demo, evaluate, report and calibrate."""
-    add_demo(
-        verbs.add_parser(
-            "demo", help="a page with student beside teacher on your picture; without a RUN the quickstart"
-        )
-    )
+    add_demo(verbs.add_parser("demo", help="student beside teacher on your picture; without a RUN the quickstart"))
 
     evaluate = verbs.add_parser("evaluate", help="judge the student of a run beside its teacher")
     run = evaluate.add_argument("run", type=Path, help="folder of the run")

@@ -148,6 +148,30 @@ def test_one_forward_at_a_time() -> None:
     assert not encoder.crowded and len(encoder.threads) == 1
 
 
+class Counted(Slow):
+    """Writes down when it was asked."""
+
+    def __init__(self, name: str, order: list[str]) -> None:
+        super().__init__()
+        self.name, self.order = name, order
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        self.order.append(self.name)
+        return torch.eye(3)[:1]
+
+
+def test_pictures_are_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine times each, the two taking turns; once where there is no time for more."""
+    for most_ms, runs in ((1e9, 9), (0.0, 1)):
+        monkeypatch.setattr("toolkit.demo.classify.FORWARDS_MS", most_ms)
+        order: list[str] = []
+        sides = [Side(name, "made up", Counted(name, order), 1.0, 1, 1) for name in ("student", "teacher")]
+        classifier = Classifier(sides)
+        found = classifier.answer(Question(picture(), ("a", "bb"), "{}"))["models"]
+        classifier.close()
+        assert order == ["student", "teacher"] * runs and found["student"]["image_runs"] == runs
+
+
 def test_known_sentences_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ones used last stay, and those of the question itself are there even when they are more."""
     monkeypatch.setattr("toolkit.demo.classify.KEPT_SENTENCES", 2)
