@@ -31,6 +31,7 @@ LAYERS = (
         "report",
         "calibrate",
         "corpus",
+        "demo",
         "doctor",
         "estimate",
         "export",
@@ -41,6 +42,7 @@ LAYERS = (
     (
         "cli",
         "cli_checkpoints",
+        "cli_demo",
         "cli_doctor",
         "cli_embed",
         "cli_estimate",
@@ -62,6 +64,7 @@ SIDEWAYS = {
     ("train", "report"),
     ("calibrate", "report"),
     ("corpus", "report"),
+    ("demo", "evaluate"),
     ("doctor", "train"),
     ("doctor", "evaluate"),
     ("export", "evaluate"),

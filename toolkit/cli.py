@@ -1,15 +1,12 @@
 """`dime`: parses a verb and overrides, calls one function."""
 
 import argparse
-import json
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from toolkit.cli_checkpoints import add_checkpoints, run_checkpoints
+from toolkit.cli_demo import add_demo, run_demo
 from toolkit.cli_doctor import add_doctor, run_doctor
 from toolkit.cli_embed import add_embed, run_embed
 from toolkit.cli_estimate import add_estimate, run_estimate
@@ -19,7 +16,6 @@ from toolkit.cli_import import add_import, run_import
 from toolkit.cli_profile import add_profile, run_profile
 from toolkit.cli_select import add_options, run_select
 from toolkit.cli_shards import add_shards, run_shards
-from toolkit.errors import ConfigError
 from toolkit.launch import launch
 
 
@@ -104,12 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_verbs_of_runs(verbs: Any) -> None:
     """demo, evaluate, report and calibrate."""
-    demo = verbs.add_parser(
-        "demo", help="distil the embedded teacher on two ranks of this machine (recipes/quickstart.py)"
-    )
-    demo.add_argument("--ranks", type=int, default=2, help="processes to launch (default 2)")
-    demo.add_argument("--json", action="store_true", help="print the report as one JSON object as the last line")
-    demo.add_argument("overrides", nargs="*", help="key=value, as for any recipe")
+    add_demo(verbs.add_parser("demo", help="student beside teacher on your picture; without a RUN the quickstart"))
 
     add_evaluate(verbs.add_parser("evaluate", help="judge a student beside its teacher, or any CLIP-like model"))
 
@@ -132,28 +123,6 @@ def add_verbs_of_runs(verbs: Any) -> None:
 def is_override(word: str) -> bool:
     """key=value, not an option."""
     return "=" in word and not word.startswith("-")
-
-
-def run_demo(words: argparse.Namespace) -> None:
-    """Launch the quickstart recipe through DeepSpeed's launcher."""
-    from toolkit.config.shipped import shipped
-
-    recipe = shipped("recipes/quickstart.py")
-    if recipe is None:
-        raise ConfigError("recipes/quickstart.py is not in this installation; install the wheel again")
-    launcher = Path(sys.executable).with_name("deepspeed")
-    with socket.socket() as probe:  # a free port: the launcher's default is taken while another run goes on
-        probe.bind(("127.0.0.1", 0))
-        port = ["--master_port", str(probe.getsockname()[1])]
-    code = subprocess.run(
-        [str(launcher), *port, "--num_gpus", str(words.ranks), str(recipe), *words.overrides]
-    ).returncode
-    if words.json and not code:
-        out_dir = next(
-            (w.split("=", 1)[1] for w in reversed(words.overrides) if w.startswith("out_dir=")), "runs/quickstart"
-        )
-        print(json.dumps(json.loads((Path(out_dir) / "report.json").read_text())))
-    sys.exit(code)
 
 
 def run_report(words: argparse.Namespace) -> None:

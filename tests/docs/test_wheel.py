@@ -36,6 +36,7 @@ def test_wheel_carries_its_files(unpacked):
         "playground/assets/teacher/student.safetensors",
         "playground/assets/words.model",
         "report/template.html",
+        "demo/page.html",
         "bundled/ds_configs/zero3_offload.json",
         "bundled/recipes/distill_vitb32.py",
         "bundled/slurm/distill.sh",

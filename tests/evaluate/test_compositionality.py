@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from toolkit.evaluate.compositionality import (
     compositionality_result,
     compositionality_row,
 )
+from toolkit.evaluate.zero_shot import encode_texts
 
 
 class Table:
@@ -74,7 +76,7 @@ def dot(a: Tensor, b: Tensor) -> float:
 def test_accuracy_equals_loops(seed: int) -> None:
     """A tie is wrong; the mean is over the parts that count, micro over all cases."""
     found, features, images = random_case(seed)
-    row = compositionality_row(found, Table(features), images)
+    row = compositionality_row(found, partial(encode_texts, Table(features)), images)
     right: dict[str, list[bool]] = {"a": [], "b": [], "c": []}
     for k in range(30):
         image = images[found.picture_of[k]]
@@ -91,7 +93,7 @@ def test_what_texts_alone_show_equals_loops(seed: int, monkeypatch: pytest.Monke
     """Neighbours are looked for in the part alone; copies of the caption or of its negative are no other sentence."""
     monkeypatch.setattr(compositionality, "ROWS", 4)
     found, features, _ = random_case(seed)
-    row = compositionality_row(found, Table(features), None)
+    row = compositionality_row(found, partial(encode_texts, Table(features)), None)
     assert list(row) == ["text_only"]
     for number, part in enumerate(found.parts):
         rows = [k for k in range(30) if found.part_of[k] == number]
@@ -118,7 +120,7 @@ def test_a_tower_without_order_is_wrong_with_any_picture() -> None:
     found = a_set(captions, negatives, [0, 1], [0, 1])
     features = {text: normalize(torch.tensor([1.0, len(text)]), dim=0) for text in [*captions, *negatives]}
     found = replace(found, parts=["a", "b"], in_mean=[True, True])
-    row = compositionality_row(found, Table(features), normalize(torch.randn(2, 2)))
+    row = compositionality_row(found, partial(encode_texts, Table(features)), normalize(torch.randn(2, 2)))
     assert row["accuracy"] == row["accuracy_micro"] == 0.0
     assert row["text_only"]["indistinguishable"] == 100.0 and row["text_only"]["told_apart"] == 0.0
     assert row["text_only"]["mean_cosine"] == pytest.approx(1.0)
@@ -142,7 +144,7 @@ def test_the_entry_of_the_results(tmp_path: Path) -> None:
     found = open_compositions("sugar-crepe", write_sugar(tmp_path).parent)
     sentences = dict.fromkeys([*found.captions, *found.negatives])
     encoder = Table({text: normalize(torch.randn(4), dim=0) for text in sentences})
-    rows = {"student": compositionality_row(found, encoder, normalize(torch.randn(2, 4)))}
+    rows = {"student": compositionality_row(found, partial(encode_texts, encoder), normalize(torch.randn(2, 4)))}
     entry = json.loads(json.dumps(compositionality_result(found, rows), allow_nan=False))
     assert (entry["title"], entry["samples"], entry["pictures"]) == ("SugarCrepe", 14, True)
     assert set(entry["rows"]) == {"student", BAG_OF_WORDS} and set(entry["rows"]["student"]["parts"]) == set(
@@ -155,7 +157,9 @@ def test_the_entry_of_the_results(tmp_path: Path) -> None:
 def test_no_part_that_counts() -> None:
     """Then there is no mean, rather than a zero."""
     found = replace(a_set(["x"], ["y"], [0], [0]), parts=["a"], in_mean=[False])
-    row = compositionality_row(found, Table({"x": torch.eye(2)[0], "y": torch.eye(2)[1]}), torch.eye(2)[:1])
+    row = compositionality_row(
+        found, partial(encode_texts, Table({"x": torch.eye(2)[0], "y": torch.eye(2)[1]})), torch.eye(2)[:1]
+    )
     assert "accuracy" not in row and row["accuracy_micro"] == 100.0 and set(row["text_only"]) == {"parts"}
 
 
@@ -163,9 +167,11 @@ def test_features_that_cannot_be_judged() -> None:
     """Not numbers, or of other pictures."""
     found, features, images = random_case(0)
     with pytest.raises(DataError, match="1 of 9 image features are not finite"):
-        compositionality_row(found, Table(features), images.index_fill(0, torch.tensor(3), float("nan")))
+        compositionality_row(
+            found, partial(encode_texts, Table(features)), images.index_fill(0, torch.tensor(3), float("nan"))
+        )
     with pytest.raises(DataError, match="8 image features for its pictures"):
-        compositionality_row(found, Table(features), images[:8])
+        compositionality_row(found, partial(encode_texts, Table(features)), images[:8])
     features[found.captions[0]] = torch.full((3,), float("inf"))
     with pytest.raises(DataError, match="text features are not finite"):
-        compositionality_row(found, Table(features), images)
+        compositionality_row(found, partial(encode_texts, Table(features)), images)

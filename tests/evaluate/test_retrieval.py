@@ -1,6 +1,7 @@
 """Recalls with several captions per picture, against loops written from the definition and against torchmetrics."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from toolkit.evaluate.retrieval import (
     retrieval_result,
     retrieval_row,
 )
+from toolkit.evaluate.zero_shot import encode_texts
 
 
 def by_loops(images: Tensor, texts: Tensor, captions: list[str], owner: list[int], k: int) -> tuple[float, float]:
@@ -159,7 +161,7 @@ def test_the_entry_of_the_results(tmp_path: Path) -> None:
     write_flickr(tmp_path)
     found, encoder = open_pairs("flickr30k", tmp_path), Letters()
     images = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.9, 0.0]])
-    rows = {"student": retrieval_row(found, encoder, images)}
+    rows = {"student": retrieval_row(found, partial(encode_texts, encoder), images)}
     entry = json.loads(json.dumps(retrieval_result(found, rows), allow_nan=False))
     row = entry.pop("rows")["student"]
     assert entry == {
@@ -169,7 +171,7 @@ def test_the_entry_of_the_results(tmp_path: Path) -> None:
     assert row["text_to_image_r5"] == 100.0 and set(row["intervals"]) == {"image_to_text_r1", "text_to_image_r1"}
     encoder.broken = True
     with pytest.raises(DataError, match="15 of 15 text features are not finite"):
-        retrieval_row(found, encoder, images)
+        retrieval_row(found, partial(encode_texts, encoder), images)
 
 
 def by_one(images: Tensor, texts: Tensor, owner: np.ndarray, j: int) -> bool:

@@ -23,9 +23,8 @@ from torch import Tensor
 
 from toolkit.data.pairs import CompositionSet
 from toolkit.errors import DataError
-from toolkit.evaluate.models import Encoder
-from toolkit.evaluate.retrieval import ROWS, check_finite
-from toolkit.evaluate.zero_shot import encode_texts, percent
+from toolkit.evaluate.retrieval import ROWS, Encode, check_finite
+from toolkit.evaluate.zero_shot import percent
 
 SAME = 1e-6
 """Cosines that differ by no more are a tie: fp32 embeddings of one sentence differ by this much from batch to batch."""
@@ -36,14 +35,14 @@ FeaturesOf = Callable[[np.ndarray], tuple[Tensor, Tensor]]
 
 
 def compositionality_row(
-    found: CompositionSet, encoder: Encoder, image_features: Float[Tensor, "p e"] | None
+    found: CompositionSet, encode: Encode, image_features: Float[Tensor, "p e"] | None
 ) -> dict[str, Any]:
     """A model's row in results.json; `image_features` are of `found.pictures`, None where there are none.
 
     With pictures `accuracy`, `accuracy_micro` and `parts`; always `text_only`. DataError for features that are not finite.
     """
     sentences = list(dict.fromkeys([*found.captions, *found.negatives]))
-    features = encode_texts(encoder, sentences)
+    features = encode(sentences)
     number = {sentence: row for row, sentence in enumerate(sentences)}
     captions = features[[number[one] for one in found.captions]]
     negatives = features[[number[one] for one in found.negatives]]

@@ -13,12 +13,11 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from toolkit import config
-from toolkit.config.resolve import merge, parse_overrides
 from toolkit.distiller import MAX_LOG_SCALE
 from toolkit.embed.pool import state_hash
 from toolkit.errors import ConfigError
 from toolkit.evaluate.judged import Judged
-from toolkit.evaluate.run import pick_checkpoint, saved_run
+from toolkit.evaluate.loading import SCALE, config_of_run, pick_checkpoint, scale_of
 from toolkit.models import Teacher, build_teacher
 from toolkit.models.build import from_folder, read_card
 from toolkit.models.numerics import is_imported, numerics
@@ -87,7 +86,7 @@ def of_run(
     folder: Path, which: str, overrides: Sequence[str], precision: str, device: torch.device
 ) -> dict[str, Judged]:
     """Student first, then the teacher where the run names one."""
-    run = merge(saved_run(folder), parse_overrides(overrides))
+    run = config_of_run(folder, overrides)
     chosen = pick_checkpoint(folder, which)
     student = from_folder(chosen, asked_by=str(chosen))
     teacher = (
@@ -111,7 +110,7 @@ def of_run(
             encoder=Borrowing(images, teacher),
             text_sha256=weights_of(teacher, precision),
             text_params=0,
-            logit_scale=scale_of(teacher),
+            logit_scale=scale_of(teacher.logit_scale, SCALE),
         )
     if teacher is not None:
         given = " / ".join(part for part in (run.teacher.name, run.teacher.pretrained) if part)
@@ -121,7 +120,7 @@ def of_run(
 
 def judged_alone(name: str, what: str, model: Teacher, precision: str, *, bounded: bool = False) -> Judged:
     """A model with towers of its own; `bounded`: its scale is at most 100, as in training."""
-    scale = scale_of(model)
+    scale = scale_of(model.logit_scale, SCALE)
     return Judged(
         name=name,
         what=what,
@@ -145,11 +144,6 @@ def weights_of(model: Teacher, precision: str) -> str:
     digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
     digest.update(state_hash(sorted(model.module.state_dict().items())).encode())
     return digest.hexdigest()
-
-
-def scale_of(model: Teacher) -> float:
-    """Its own, else 100."""
-    return 100.0 if model.logit_scale is None else float(model.logit_scale)
 
 
 def dtype_of(precision: str) -> torch.dtype:

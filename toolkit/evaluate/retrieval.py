@@ -1,6 +1,6 @@
 """Image-text retrieval: recall at 1, 5 and 10, both ways, for any number of captions per picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,15 @@ from torch import Tensor
 
 from toolkit.data.pairs import PairedSet
 from toolkit.errors import DataError
-from toolkit.evaluate.models import Encoder
-from toolkit.evaluate.zero_shot import encode_texts, percent
+from toolkit.evaluate.zero_shot import percent
 
 ROWS = 1024
 """Queries scored at a time, so that memory stays flat on large sets."""
 RECALLS = (1, 5, 10)
 DRAWS = 1000
 
+Encode = Callable[[Sequence[str]], Tensor]
+"""Sentences -> unit-norm features [m, e]."""
 Belongs = Int[Tensor, "2 _"]
 """Rows, and the number of a caption of each: a caption's text has one number, however often it occurs."""
 Ranks = tuple[Int[Tensor, " p"], Int[Tensor, " m"]]
@@ -48,12 +49,12 @@ def caption_retrieval_metrics(
     return recalls(ranks(image_features, text_features, captions, picture_of))
 
 
-def retrieval_row(found: PairedSet, encoder: Encoder, image_features: Float[Tensor, "p e"]) -> dict[str, Any]:
+def retrieval_row(found: PairedSet, encode: Encode, image_features: Float[Tensor, "p e"]) -> dict[str, Any]:
     """A model's row in results.json: recalls, and `intervals` of those at 1; `image_features` are of `found.pictures`.
 
     DataError for features that are not finite.
     """
-    text_features = encode_texts(encoder, found.captions).to(image_features.device)
+    text_features = encode(found.captions).to(image_features.device)
     check_finite(image_features, "image")
     check_finite(text_features, "text")
     rank = ranks(image_features, text_features, found.captions, found.picture_of)
