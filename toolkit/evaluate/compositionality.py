@@ -106,7 +106,7 @@ def text_only(found: CompositionSet, features_of: FeaturesOf) -> dict[str, Any]:
 def told_apart(
     captions: Float[Tensor, "n e"], negatives: Float[Tensor, "n e"], texts: Sequence[str], wrong: Sequence[str]
 ) -> Bool[Tensor, " n"]:
-    """Is another sentence of the part strictly nearer to each caption than its negative is? Copies of either do not count."""
+    """Is another sentence of the part strictly nearer to each caption than its negative is? Copies of the caption do not count."""
     number = {sentence: k for k, sentence in enumerate(dict.fromkeys([*texts, *wrong]))}
     mine = torch.tensor([number[one] for one in texts], device=captions.device)
     theirs = torch.tensor([number[one] for one in wrong], device=captions.device)
@@ -115,8 +115,7 @@ def told_apart(
     for start in range(0, len(captions), ROWS):
         rows = slice(start, start + ROWS)
         near = captions[rows] @ gallery.T
-        own = (numbers == mine[rows, None]) | (numbers == theirs[rows, None])
-        best = near.masked_fill(own, -torch.inf).amax(dim=1)
+        best = near.masked_fill(numbers == mine[rows, None], -torch.inf).amax(dim=1)
         parts.append(best > (captions[rows] * negatives[rows]).sum(-1) + SAME)
     return torch.cat(parts)
 

@@ -86,10 +86,11 @@ class Files:
         for row, (file, member) in enumerate(self.places):
             if member and file not in members:
                 path = self.root / file
-                if not path.is_file():
+                if not os.path.isfile(path):
                     raise DataError(f"{self.root}: {file} is missing, which {self.key(row)} lies in; fetch it")
                 members[file] = set(opened(path).namelist())
-            if (member not in members[file]) if member else not (self.root / file).is_file():
+            # os.path, unlike Path, takes a name that is too long for one that is not there
+            if (member not in members[file]) if member else not os.path.isfile(self.root / file):
                 absent.append(row)
         if absent:
             raise DataError(

@@ -1,6 +1,7 @@
 """Pictures with their captions in memory; the pictures themselves are read when they are asked for."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,7 @@ def find_pictures(data: Path, containers: Iterable[str], names: Sequence[str], w
 
     None where none has; DataError where others are missing, a zip is torn, or a name leads out of `data`.
     """
-    there = [one for one in containers if (data / one.partition("@")[0]).exists()]
+    there = [one for one in containers if os.path.exists(data / one.partition("@")[0])]
     best = next((one for one in there if any(exists(data, place_in(one, name, where)) for name in names)), None)
     if best is None:
         return None
@@ -92,7 +93,7 @@ def place_in(container: str, name: str, where: Path) -> Place:
 def exists(data: Path, place: Place) -> bool:
     """Without reading it."""
     file, member = place
-    if not (data / file).is_file():
+    if not os.path.isfile(data / file):  # unlike Path's, False for a name that is too long
         return False
     return not member or member in opened(data / file).NameToInfo
 
