@@ -99,8 +99,10 @@ def copied(given: Any) -> nn.Module:
             f"fine-tune: module_factory gave a {type(given).__name__}; it must give a torch module with encode_image "
             "(a model in a format without one cannot be fine-tuned)"
         )
+    if any("train" in vars(part) for part in given.modules()):  # put there by torch.export; a copy would forget it
+        raise ConfigError(f"fine-tune: {type(given).__name__} is an exported graph, which cannot train; {BUILD_FRESH}")
     try:
-        tower = copy.deepcopy(given).train()  # an exported graph refuses to train here
+        tower = copy.deepcopy(given)
     except Exception as error:
         first_line = (str(error).splitlines() or [""])[0]
         raise ConfigError(

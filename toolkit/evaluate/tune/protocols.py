@@ -74,13 +74,16 @@ def fine_tune(
 ) -> TuneResult:
     """Search the settings, train tower and head with the chosen one, judge them on the test pictures. A collective.
 
-    `module_factory` gives a module with `encode_image(normalised [b, 3, h, w]) -> [b, e]`; it is called once, and the module
-    is copied and left as it was. It trains where it lies. `text_head` [k, e] is where the head starts. `train_rows` are
-    the only training pictures used (few-shot), `search_rows` those that the search is limited to (ELEVATER: 10,000 per
-    class of PatchCamelyon). `merge_validation=False` leaves the validation part out of the final training (1-shot). At most 15
-    settings per learning rate are tried, each for `trial_epochs`. The ranks share the trials; each does the final training
-    and the first's counts, so that the result is that of one rank. The same seed gives the same on a CPU, the same to rounding on a
-    GPU. Raises ConfigError and DataError, the latter also where nothing trains without diverging.
+    `module_factory` gives a module with `encode_image(normalised [b, 3, h, w]) -> [b, e]`, for a Judged
+    `lambda: judged.image_module`; it is called once, and the module is copied and left as it was. It trains where it lies.
+    `text_head` [k, e] is where the head starts. `train_rows` are the only training pictures used (few-shot), `search_rows`
+    those that the search is limited to (ELEVATER: 10,000 per class of PatchCamelyon). `merge_validation=False` leaves the
+    validation part out of the final training (1-shot). At most 15 settings per learning rate are tried, each for
+    `trial_epochs`.
+
+    The ranks share the trials; all do the final training and the first's counts, so that the result is that of one rank.
+    The same seed gives the same on a CPU, and the same up to the order of the GPU's sums on a GPU. Raises ConfigError and
+    DataError, the latter also where nothing trains without diverging.
     """
     check_request(images, classes, settings, protocol, train_rows, search_rows, merge_validation)
     train = images.train if train_rows is None else images.train.at(train_rows)
