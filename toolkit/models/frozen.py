@@ -19,6 +19,14 @@ def quicken(module: nn.Module) -> int:
     return len(found)
 
 
+def unquicken(module: nn.Module) -> int:
+    """Give such layers their own forward back, for a copy that is to train (dropout); returns how many."""
+    found = [layer for layer in module.modules() if isinstance(layer.__dict__.get("forward"), Attention)]
+    for layer in found:
+        del layer.forward
+    return len(found)
+
+
 def is_plain(layer: nn.MultiheadAttention) -> bool:
     """Self-attention over one width, with nothing added to keys and values."""
     return layer.in_proj_weight is not None and layer.bias_k is None and not layer.add_zero_attn

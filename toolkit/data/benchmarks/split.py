@@ -68,9 +68,13 @@ class Split:
         try:
             return decoded(data, max_pixels)
         except BadSample as error:
-            raise DataError(
-                f"{self.name} {self.split}: {self.pictures.key(row)} in {self.where} cannot be judged: {error}"
-            ) from error
+            raise self.unfit(row, error) from error
+
+    def unfit(self, row: int, reason: BadSample) -> DataError:
+        """What to raise for a picture that cannot be used."""
+        return DataError(
+            f"{self.name} {self.split}: {self.pictures.key(row)} in {self.where} cannot be judged: {reason}"
+        )
 
 
 def decoded(data: bytes, max_pixels: int) -> Image.Image:

@@ -101,18 +101,23 @@ def _check_part(name: str, part: Labelled, classes: int, multi_label: bool) -> N
             f"linear probe: {name} features must be fp32 or fp64 [pictures, width], 2 pictures or more; found "
             f"{features.dtype} {list(features.shape)}"
         )
-    wanted = [len(part), classes] if multi_label else [len(part)]
-    if list(labels.shape) != wanted:
-        raise DataError(f"linear probe: {name} labels must have the shape {wanted}; found {list(labels.shape)}")
-    top = 2 if multi_label else classes
-    low, high = int(labels.min()), int(labels.max())
-    if labels.is_floating_point() or (labels.dtype != torch.int64 and not multi_label) or low < 0 or high >= top:
-        raise DataError(
-            f"linear probe: {name} labels must be whole numbers (int64) in 0..{top - 1}; found {labels.dtype} from "
-            f"{low} to {high}; mend the labels or the number of classes"
-        )
+    check_labels(f"linear probe: {name}", labels, len(part), classes, multi_label)
     if not bool(features.isfinite().all()):
         bad = int((~features.isfinite()).any(dim=1).sum())
         raise DataError(
             f"linear probe: {bad} of {len(part)} {name} pictures have features that are not finite; compute them anew"
+        )
+
+
+def check_labels(what: str, labels: Tensor, count: int, classes: int, multi_label: bool) -> None:
+    """Raise DataError for labels of `count` pictures that are no class numbers, or no 0/1 matrix; `what` begins the message."""
+    wanted = [count, classes] if multi_label else [count]
+    if list(labels.shape) != wanted:
+        raise DataError(f"{what} labels must have the shape {wanted}; found {list(labels.shape)}")
+    top = 2 if multi_label else classes
+    low, high = int(labels.min()), int(labels.max())
+    if labels.is_floating_point() or (labels.dtype != torch.int64 and not multi_label) or low < 0 or high >= top:
+        raise DataError(
+            f"{what} labels must be whole numbers (int64) in 0..{top - 1}; found {labels.dtype} from "
+            f"{low} to {high}; mend the labels or the number of classes"
         )

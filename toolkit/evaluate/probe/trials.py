@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ BLOCK_BYTES = 8 * 2**20
 class Settings:
     """How a probe trains; the defaults are ELEVATER's."""
 
+    what: ClassVar[str] = "linear probe"
+    """In messages."""
     metric: Metric
     learning_rates: Sequence[float] = LEARNING_RATES
     trial_epochs: int = 10
@@ -33,15 +36,15 @@ class Settings:
         """Raise ConfigError for a number below its least."""
         for name, least in (("trial_epochs", 1), ("final_epochs", 1), ("batch_size", 2)):
             if getattr(self, name) < least:
-                raise ConfigError(f"linear probe: {name}={getattr(self, name)} must be at least {least}")
+                raise ConfigError(f"{self.what}: {name}={getattr(self, name)} must be at least {least}")
         if not self.learning_rates:
-            raise ConfigError("linear probe: learning_rates is empty; leave it out for 1e-6 to 1e-1")
+            raise ConfigError(f"{self.what}: learning_rates is empty; leave it out for 1e-6 to 1e-1")
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     """Row numbers of each batch of an epoch, shuffled; a last batch of one row joins the one before (BatchNorm needs two)."""
     if count < 2:
-        raise DataError(f"linear probe: {count} training pictures; BatchNorm needs 2 or more in a batch")
+        raise DataError(f"{count} training pictures; BatchNorm needs 2 or more in a batch")
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     batches = list(torch.randperm(count, generator=generator).split(batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
