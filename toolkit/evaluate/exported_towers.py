@@ -20,6 +20,9 @@ from toolkit.models.tokenizers import Tokenizer
 CLIP_NAME = "ViT-B-32"
 """An architecture with CLIP's own tokenizer."""
 
+INTERPOLATIONS: dict[int, Any] = {2: "bilinear", 3: "bicubic"}
+"""PIL's numbers."""
+
 
 @dataclass(frozen=True)
 class Towers:
@@ -43,8 +46,8 @@ def with_open_clip(folder: Path, device: torch.device) -> Towers:
 
     name = f"local-dir:{folder}"
     model: Any = open_clip.create_model(name, device=device).eval()
-    shown = open_clip.get_model_preprocess_cfg(model)
-    size = shown["size"]
+    shown: dict[str, Any] = open_clip.get_model_preprocess_cfg(model)
+    size: Any = shown["size"]
     preprocess = Preprocess(
         size if isinstance(size, int) else size[0],
         tuple(shown["mean"]),
@@ -110,14 +113,14 @@ def with_transformers(folder: Path, device: torch.device) -> Towers:
     """Through `CLIPModel` and `CLIPProcessor`, safetensors only. Pictures come prepared as its settings say, by PIL."""
     import transformers
 
-    model = transformers.CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    seen = transformers.CLIPProcessor.from_pretrained(folder, local_files_only=True).image_processor
+    model: Any = transformers.CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    seen: Any = transformers.CLIPProcessor.from_pretrained(folder, local_files_only=True).image_processor
     size = {key: value for key, value in dict(seen.size).items() if value}
     preprocess = Preprocess(
         model.config.vision_config.image_size,
         tuple(seen.image_mean),
         tuple(seen.image_std),
-        {2: "bilinear", 3: "bicubic"}[int(seen.resample)],
+        INTERPOLATIONS[int(seen.resample)],
         "shortest" if "shortest_edge" in size else "squash",
     )
     length = model.config.text_config.max_position_embeddings
