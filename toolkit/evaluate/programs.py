@@ -56,8 +56,8 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
             f"{path} could not be read as a program of torch.export ({type(error).__name__}: {reason}); export it again"
         ) from error
     raise ExportError(
-        f"{path} holds {wrong}, which programs of `dime export` do not have and which could run code; it was not loaded. "
-        "Export the run again"
+        f"{path} holds {wrong}, which is not among the tensors, operations and sizes that are known to be harmless; programs can "
+        "run code, so it was not loaded. Judge the run itself, or export it to onnx"
     )
 
 
