@@ -9,7 +9,7 @@ TO = ("open_clip", "hugging_face", "onnx", "onnx_int8", "torch_export")
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Which run, into what, where to."""
-    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("run", type=Path, help="folder of the run, or one of dime import")
     parser.add_argument("--to", required=True, choices=TO, help="the library that shall load it")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--checkpoint", default="newest", help="newest, best, or a checkpoint folder (default newest)")

@@ -18,4 +18,4 @@ class CheckpointError(ToolkitError):
 
 
 class ExportError(ToolkitError):
-    """A student that a format cannot hold, or an export that does not give back what the student gives."""
+    """A student that a format cannot hold, an export that does not give back what the student gives, or a folder of one that is torn."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from toolkit import __version__
+from toolkit.checkpoint import files
 from toolkit.errors import ConfigError
 from toolkit.evaluate.sets import Classes, read_classes
 from toolkit.evaluate.zero_shot import class_head
@@ -71,8 +72,12 @@ def written(source: Source, to: str, out: Path, classes: Classes | None) -> dict
         record["int8"] = loss_of_int8(source, loaded, head)
     else:
         record["parity"] = parity_of(source, to, loaded, head)
-    sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
-    return {**record, "bytes": sizes, "versions": versions()}
+    found = {path.name: files.written(path) for path in sorted(out.iterdir())}
+    facts = {
+        "bytes": {name: one.bytes for name, one in found.items()},
+        "sha256": {name: one.sha256 for name, one in found.items()},
+    }
+    return {**record, **facts, "versions": versions()}
 
 
 def parity_of(source: Source, to: str, loaded: LoadedBack, head: Tensor | None) -> dict[str, float]:

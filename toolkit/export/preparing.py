@@ -66,7 +66,7 @@ def text_part(source: Source, out: Path) -> dict[str, Any]:
         return {**part, "tokenizer": {"kind": "sentencepiece", "file": PIECES, **ids, "how": how}}
     tokenizer = clip_tokenizer(source)
     if tokenizer is None:
-        return {**part, "tokenizer": {"kind": "open_clip", "how": f"open_clip.get_tokenizer({name!r})"}}
+        return {**part, "tokenizer": {"kind": "open_clip", "name": name, "how": f"open_clip.get_tokenizer({name!r})"}}
     write_clip_vocabulary(tokenizer, out)
     ids = {"start": tokenizer.sot_token_id, "end": tokenizer.eot_token_id, "pad": 0}
     how = "CLIP's byte pairs of the lower-cased sentence: `start`, pieces, `end`, then `pad` up to length; the last stays `end`"

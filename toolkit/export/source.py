@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit import config
 from toolkit.config import Run
 from toolkit.config.resolve import merge, parse_overrides
 from toolkit.distiller import MAX_LOG_SCALE
 from toolkit.embed.pool import state_hash, weight_hash
 from toolkit.errors import ConfigError
-from toolkit.evaluate.run import pick_checkpoint
+from toolkit.evaluate.run import pick_checkpoint, saved_run
 from toolkit.export.architecture import config_of_card, config_of_teacher
 from toolkit.models import Model, Teacher, build_teacher, build_tokenizer
 from toolkit.models.build import from_folder, read_card
@@ -66,13 +65,14 @@ class Source:
         """Where the weights come from, for the record beside the export."""
         weights = self.student.module.state_dict()
         facts: dict[str, Any] = {
-            "run": str(self.run.out_dir),
+            "run": str(self.run.out_dir or self.checkpoint),
             "checkpoint": self.checkpoint.name,
             "student": {
                 "name": self.student.name,
                 "embed_dim": self.student.embed_dim,
                 "sha256": state_hash(sorted(weights.items())),
             },
+            "params": {"image": self.student.image_params, "text": self.text.text_params},
         }
         if self.teacher is None:
             return {**facts, "text_tower": {"of": "student"}}
@@ -105,13 +105,12 @@ def text_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_source(folder: Path, which: str, overrides: Sequence[str]) -> Source:
-    """The student at a run's checkpoint (newest, best or a folder); raises ConfigError where no text tower can be had.
+    """The student at a run's checkpoint (newest, best or a folder) or of a folder of `dime import`.
 
-    Overrides apply to the run's saved config, for example `teacher.pretrained=FILE`.
+    Overrides apply to the run's saved config, for example `teacher.pretrained=FILE`. Raises ConfigError where no text tower
+    can be had.
     """
-    if not (folder / "config.yaml").is_file():
-        raise ConfigError(f"{folder} is no run: it has no config.yaml; give the out_dir of a run")
-    run = merge(config.load(folder / "config.yaml"), parse_overrides(overrides))
+    run = merge(saved_run(folder), parse_overrides(overrides))
     chosen = pick_checkpoint(folder, which)
     card = read_card(chosen)
     student = from_folder(chosen, asked_by=str(chosen))
@@ -121,7 +120,7 @@ def load_source(folder: Path, which: str, overrides: Sequence[str]) -> Source:
         return checked(Source(run, chosen, student, student, None, own, own))
     if not run.teacher.name:
         raise ConfigError(
-            f"student {student.name} has no text tower and the run no teacher to take one from; give teacher.name=..."
+            f"student {student.name} has no text tower and {folder} names no teacher to take one from; give teacher.name=..."
         )
     teacher = build_teacher(replace(run.teacher, dtype="fp32"), "fp32", CPU)
     return checked(Source(run, chosen, student, teacher.model, teacher, own, config_of_teacher(run.teacher)))

@@ -97,7 +97,7 @@ def understood(weights: Weights, wishes: Wishes) -> tuple[Found, str]:
         return from_openai(weights, eps), why
     if layout == "open_clip":
         return from_open_clip_file(weights, wishes.architecture, eps), why
-    return from_hugging_face(weights, eps), why
+    return from_hugging_face(weights, eps, wishes.image_only), why
 
 
 def write_folder(found: Found, weights: Weights, out: Path) -> dict[str, Any]:

@@ -51,8 +51,11 @@ TRANSPOSED = ("visual.proj", "text_projection")
 RESAMPLE = {2: "bilinear", 3: "bicubic"}
 
 
-def from_hugging_face(weights: Weights, layer_norm_eps: float | None) -> Found:
-    """CLIPModel and CLIPVisionModelWithProjection; raises CheckpointError for other models and settings not carried over."""
+def from_hugging_face(weights: Weights, layer_norm_eps: float | None, image_only: bool = False) -> Found:
+    """CLIPModel and CLIPVisionModelWithProjection; raises CheckpointError for other models and settings not carried over.
+
+    With `image_only` the text tower may have another activation, since it will be left out.
+    """
     config = weights.configs.get("config.json")
     if config is None:
         raise CheckpointError(
@@ -66,10 +69,11 @@ def from_hugging_face(weights: Weights, layer_norm_eps: float | None) -> Found:
         )
     sides = {"vision": VISION, "text": TEXT} if kind == "clip" else {"vision": VISION}
     cfgs = {side: settings(config, side, usual) for side, usual in sides.items()}
-    acts = {cfg["hidden_act"] for cfg in cfgs.values()}
+    acts = {cfg["hidden_act"] for side, cfg in cfgs.items() if side == "vision" or not image_only}
     if len(acts) != 1 or not acts <= {"quick_gelu", "gelu"}:
         raise CheckpointError(
-            f"{weights.path}: hidden_act is {', '.join(map(str, sorted(acts)))}; both towers must have quick_gelu or gelu"
+            f"{weights.path}: hidden_act is {', '.join(map(str, sorted(acts)))}; both towers must have quick_gelu or gelu "
+            "(--image-only leaves the text tower out)"
         )
     vision, text = vision_cfg(cfgs["vision"]), text_cfg(cfgs["text"], weights) if "text" in cfgs else None
     name, kwargs = named(vision, text, quick_gelu=acts == {"quick_gelu"})
@@ -83,7 +87,7 @@ def from_hugging_face(weights: Weights, layer_norm_eps: float | None) -> Found:
         kwargs=with_eps(kwargs, eps["vision"], eps.get("text")),
         embed_dim=int(tensors["visual.proj"].shape[1]),
         text_tower=text is not None,
-        preprocess=seen(weights.configs.get("preprocessor_config.json"), vision["image_size"]),
+        preprocess=seen(pictures_of(weights.configs), vision["image_size"]),
         weights=renamed(tensors, {key: key for key in tensors}),
         sources=sources,
         dropped=dropped,
@@ -174,8 +178,16 @@ def our_name(key: str) -> str:
     return f"{tower}.resblocks.{number}.{BLOCK.get(part, part)}.{last}"
 
 
+def pictures_of(configs: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """How it sees pictures: a file of its own, since transformers 5 a part of `processor_config.json`."""
+    found: dict[str, Any] | None = configs.get("preprocessor_config.json") or configs.get(
+        "processor_config.json", {}
+    ).get("image_processor")
+    return found
+
+
 def seen(shown: dict[str, Any] | None, side: int) -> Preprocess:
-    """Mean, deviation and resampling of `preprocessor_config.json`; CLIP's where there is none."""
+    """Mean, deviation, resampling and whether both sides are resized; CLIP's where nothing is said."""
     if not shown:
         return Preprocess(image_size=side)
     resample = shown.get("resample", 3)
@@ -183,6 +195,14 @@ def seen(shown: dict[str, Any] | None, side: int) -> Preprocess:
         raise CheckpointError(
             f"preprocessor_config.json: resample {resample} is not known; 2 (bilinear) or 3 (bicubic)"
         )
+    size = shown.get("size")
+    both = isinstance(size, dict) and "height" in size and not shown.get("do_center_crop", True)
     return preprocess_of(
-        {"mean": shown.get("image_mean"), "std": shown.get("image_std"), "interpolation": RESAMPLE[resample]}, side
+        {
+            "mean": shown.get("image_mean"),
+            "std": shown.get("image_std"),
+            "interpolation": RESAMPLE[resample],
+            "resize_mode": "squash" if both else "shortest",
+        },
+        side,
     )

@@ -25,7 +25,7 @@ IN_FOLDERS = (
     "pytorch_model.bin.index.json",
 )
 """Names of weights in folders, the first that is there."""
-CONFIGS = ("config.json", "open_clip_config.json", "preprocessor_config.json")
+CONFIGS = ("config.json", "open_clip_config.json", "preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)

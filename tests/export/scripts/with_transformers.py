@@ -12,7 +12,7 @@ def classify(folder, picture, prompts):
     """Probability of each prompt."""
     model, processor = CLIPModel.from_pretrained(folder).eval(), CLIPProcessor.from_pretrained(folder)
     with torch.no_grad(), Image.open(picture) as image:
-        given = processor(text=prompts, images=image.convert("RGB"), return_tensors="pt", padding=True)
+        given = processor(text=prompts, images=image.convert("RGB"), return_tensors="pt", padding=True, truncation=True)
         logits = model(**given).logits_per_image
     return logits.softmax(dim=-1)[0].tolist()
 
