@@ -126,8 +126,9 @@ def add_verbs_of_runs(verbs: Any) -> None:
         "overrides", nargs="*", default=[], help="key=value, for example evaluation.sets.mine.shards=..."
     )  # a default: else argparse wants them where the run is left out
 
-    report = verbs.add_parser("report", help="write report.html and report.json of a run again")
-    report.add_argument("run", type=Path, help="folder of the run")
+    report = verbs.add_parser("report", help="write report.html of a run or a benchmark again; or compare several")
+    report.add_argument("run", type=Path, nargs="+", help="folder of the run; several are compared in comparison.html")
+    report.add_argument("--out", type=Path, default=None, help="folder of a comparison (default the first one)")
 
     calibrate = verbs.add_parser("calibrate", help="measure how sharp a run's targets are and propose temperatures")
     calibrate.add_argument("recipe", help="Python file with DEFAULTS and main, such as recipes/distill_vitb32.py")
@@ -203,9 +204,15 @@ def run_evaluate(words: argparse.Namespace) -> None:
 
 def run_report(words: argparse.Namespace) -> None:
     """Write the report and say where."""
-    from toolkit.report import write_report
+    from toolkit.report import write_comparison, write_report
 
-    print(write_report(words.run))
+    if len(words.run) > 1:
+        return print(write_comparison(words.run, words.out))
+    if words.out:
+        raise ConfigError(
+            f"--out {words.out} goes with several folders to compare; the report of one is written into it: leave it out"
+        )
+    print(write_report(words.run[0]))
 
 
 def run_calibrate(words: argparse.Namespace) -> None:

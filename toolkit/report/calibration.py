@@ -21,7 +21,9 @@ def calibration_plots(results: Judgement) -> list[Plot]:
     plots = []
     for task in results.tasks():
         for one, judged in results.sets_of(task).values():
-            rows = {name: judged.rows[name] for name in results.names() if name in judged.rows and judged.rows[name].bins}
+            rows = {
+                name: judged.rows[name] for name in results.names() if name in judged.rows and judged.rows[name].bins
+            }
             if rows:
                 title = f"{one.title}, {task_title(task).lower()}"
                 plots.append(draw_reliability(f"reliability{len(plots)}", title, rows, results.numbers()))
@@ -38,12 +40,23 @@ def draw_reliability(name: str, title: str, rows: dict[str, Row], numbers: dict[
             bins = sorted(row.bins, key=lambda one: one.confidence)
             confidences = [100 * one.confidence for one in bins]
             above.plot(
-                confidences, [100 * one.accuracy for one in bins], linewidth=1.8, marker="o", markersize=4, **style(numbers[label])
+                confidences,
+                [100 * one.accuracy for one in bins],
+                linewidth=1.8,
+                marker="o",
+                markersize=4,
+                **style(numbers[label]),
             )
             width = 6.0 / len(rows)
             shift = (place - (len(rows) - 1) / 2) * width
             shares = [100 * one.share for one in bins]
-            below.bar([x + shift for x in confidences], shares, width=0.9 * width, color=COLOURS[numbers[label] % 6], linewidth=0)
+            below.bar(
+                [x + shift for x in confidences],
+                shares,
+                width=0.9 * width,
+                color=COLOURS[numbers[label] % 6],
+                linewidth=0,
+            )
         above.set(xlim=(0, 103), ylim=(0, 103), ylabel="right (%)")
         below.set(xlabel="probability of the answer (%)", ylabel="share (%)", ylim=(0, None))
         for axes in (above, below):
@@ -52,7 +65,8 @@ def draw_reliability(name: str, title: str, rows: dict[str, Row], numbers: dict[
             axes.tick_params(length=0)
 
     keys = tuple(
-        Key(numbers[label], label, "" if row.ece is None else f"ECE {row.ece:.1f}\u00a0%") for label, row in rows.items()
+        Key(numbers[label], label, "" if row.ece is None else f"ECE {row.ece:.1f}\u00a0%")
+        for label, row in rows.items()
     )
     told = "; ".join(f"{key.label} {key.value or 'ECE not known'}" for key in keys)
     return Plot(title, "", f"Reliability on {title}: {told}", figure_as_svg(name, paint, (4.7, 4.0)), keys)

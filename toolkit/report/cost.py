@@ -80,7 +80,11 @@ def cost_plots(results: Judgement) -> list[Plot]:
     if scores is None:
         return []
     sizes = {name: model.image_params / 1e6 for name, model in results.models.items() if model.image_params}
-    times = {name: model.cost.image_ms[1].p50 for name, model in results.models.items() if model.cost and 1 in model.cost.image_ms}
+    times = {
+        name: model.cost.image_ms[1].p50
+        for name, model in results.models.items()
+        if model.cost and 1 in model.cost.image_ms
+    }
     plots = []
     for place, what, across, values in (
         ("size", "size of the image tower", "image parameters (million)", sizes),
@@ -94,5 +98,7 @@ def cost_plots(results: Judgement) -> list[Plot]:
         if len(dots) > 1:
             title = f"Accuracy against {what}"
             remark = f"Zero-shot, {scores[0]}. Up and to the left is better."
-            plots.append(draw_dots(f"cost-{place}", title, remark, dots, across=across, up="accuracy (%)", logarithmic=True))
+            plots.append(
+                draw_dots(f"cost-{place}", title, remark, dots, across=across, up="accuracy (%)", logarithmic=True)
+            )
     return plots

@@ -35,6 +35,8 @@ def draw_dots(name: str, title: str, remark: str, dots: Sequence[Dot], *, across
     logarithmic = logarithmic and min(xs) > 0 and max(xs) > WIDE * min(xs)
 
     def paint(figure: "Figure") -> None:
+        from matplotlib.ticker import MaxNLocator
+
         axes = figure.add_subplot()
         axes.grid(linewidth=0.7)
         axes.set_axisbelow(True)
@@ -46,6 +48,7 @@ def draw_dots(name: str, title: str, remark: str, dots: Sequence[Dot], *, across
             margin = 0.12 * (max(xs) - min(xs)) or 0.1 * abs(max(xs)) or 1
             axes.set_xlim(min(xs) - margin, max(xs) + 1.5 * margin)
         axes.set(xlabel=across, ylabel=up)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         low, high = _limits([*xs, *ys] if diagonal else ys)
         axes.set_ylim(low, high)
         if diagonal:
@@ -60,7 +63,12 @@ def draw_dots(name: str, title: str, remark: str, dots: Sequence[Dot], *, across
             )
 
     keys = tuple(
-        Key(OTHERS if dot.number is None else dot.number, dot.label, f"{short(dot.x)} → {dot.y:.1f}", marks.get(place, "·"))
+        Key(
+            OTHERS if dot.number is None else dot.number,
+            dot.label,
+            f"{short(dot.x)} → {dot.y:.1f}",
+            marks.get(place, "·"),
+        )
         for place, dot in enumerate(dots)
     )
     places = "; ".join(f"{dot.label} at {short(dot.x)} and {dot.y:.1f}" for dot in dots)

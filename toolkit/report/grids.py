@@ -88,7 +88,9 @@ def difference_entry(difference: Difference | None) -> Entry:
     """Points with interval and p-value."""
     if difference is None:
         return Entry()
-    small = "; ".join(part for part in (interval_text(difference.score, signed=True), p_text(difference.p_value)) if part)
+    small = "; ".join(
+        part for part in (interval_text(difference.score, signed=True), p_text(difference.p_value)) if part
+    )
     return Entry(points_text(difference.score.value), small)
 
 

@@ -144,6 +144,8 @@ class Pairs:
     pictures: bool
     problems: list[str]
     rows: dict[str, dict[str, float]]
+    ranked: bool = True
+    """False where rows of a comparison were judged differently: none is the best."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +174,7 @@ class Judgement:
     def numbers(self) -> dict[str, int]:
         """Colour of each model: 0 for the one in question, 1 for its teacher, the others from 2."""
         others = iter(range(2, 2 + len(self.models)))
-        return {
-            name: 0 if name == self.model else 1 if name == TEACHER else next(others) for name in self.names()
-        }
+        return {name: 0 if name == self.model else 1 if name == TEACHER else next(others) for name in self.names()}
 
     def tasks(self) -> list[str]:
         """Of any set, in the order of a page."""

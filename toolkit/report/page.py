@@ -74,8 +74,10 @@ def write_page(path: Path, text: str) -> Path:
 
 def render_judged(folder: Path, judgement: Judgement) -> str:
     """A page of benchmarks alone."""
-    return page_environment().get_template("judged_page.html").render(
-        title=folder.resolve().name, notes=judgement.notes, judged=build_sections(judgement)
+    return (
+        page_environment()
+        .get_template("judged_page.html")
+        .render(title=folder.resolve().name, notes=judgement.notes, judged=build_sections(judgement))
     )
 
 

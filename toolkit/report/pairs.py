@@ -27,7 +27,7 @@ def _grid(results: Judgement, one: Pairs, size: str) -> Grid:
     for metric in metrics:
         values = [one.rows[name].get(metric) for name in names]
         scores = [None if value is None else Interval(value) for value in values]
-        best = best_of(scores)
+        best = best_of(scores) if one.ranked else None
         label = metric.removeprefix(PART).replace("_", " ") if metric.startswith(PART) else metric_label(metric)
         entries = [score_entry(score, best=is_best(score, best)) for score in scores]
         lines.append(Line(label, entries, strong=metric == "accuracy"))

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEWEST_SPOKES = 3
-LONGEST_NAME = 17
+LONGEST_NAME = 16
 RINGS = (20, 40, 60, 80, 100)
+REACH = 1.85
+"""Half a side of the drawing, where the outermost ring is 1: room for the names."""
 
 
 def draw_radar(name: str, title: str, remark: str, spokes: Sequence[str],
@@ -28,19 +30,24 @@ def draw_radar(name: str, title: str, remark: str, spokes: Sequence[str],
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.set_aspect("equal")
-        axes.set(xlim=(-1.72, 1.72), ylim=(-1.72, 1.72))
+        axes.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH))
         for ring in RINGS:
-            axes.plot(*zip(*[at(angle, ring / 100) for angle in [*angles, angles[0]]], strict=True), color=RULE, linewidth=0.7)
+            axes.plot(
+                *zip(*[at(angle, ring / 100) for angle in [*angles, angles[0]]], strict=True), color=RULE, linewidth=0.7
+            )
         for angle, spoke in zip(angles, spokes, strict=True):
             axes.plot(*zip((0, 0), at(angle, 1), strict=True), color=RULE, linewidth=0.7)
             _write(axes, shortened(spoke), *at(angle, 1.06), angle)
         for label, values in outlines.items():
             closed = [*zip(angles, values, strict=True)]
-            dots = [at(angle, value / 100) if value is not None else (math.nan, math.nan) for angle, value in [*closed, closed[0]]]
+            dots = [
+                at(angle, value / 100) if value is not None else (math.nan, math.nan)
+                for angle, value in [*closed, closed[0]]
+            ]
             look = style(numbers[label])
             axes.plot(*zip(*dots, strict=True), linewidth=1.8, marker="o", markersize=2.5, **look)
-            if all(value is not None for value in values):
-                axes.fill(*zip(*dots, strict=True), color=look["color"], alpha=0.08, linewidth=0)
+            if numbers[label] == 0 and all(value is not None for value in values):
+                axes.fill(*zip(*dots, strict=True), color=look["color"], alpha=0.12, linewidth=0)
         for ring in RINGS[:-1]:
             axes.text(0.02, ring / 100, str(ring), fontsize=8, color=TEXT, va="bottom")
 
@@ -65,6 +72,6 @@ def _write(axes: Any, text: str, x: float, y: float, angle: float) -> None:
     degrees = math.degrees(angle)
     flipped = math.cos(angle) < -1e-9
     axes.text(
-        x, y, text, fontsize=9, color=TEXT, rotation=degrees + 180 if flipped else degrees, rotation_mode="anchor",
+        x, y, text, fontsize=8.5, color=TEXT, rotation=degrees + 180 if flipped else degrees, rotation_mode="anchor",
         ha="right" if flipped else "left", va="center",
     )  # fmt: skip

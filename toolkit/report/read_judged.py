@@ -177,7 +177,11 @@ def _pairs(one: Found) -> judged.Pairs:
     """`parts` are put behind the metric they are parts of."""
     rows: dict[str, dict[str, float]] = {}
     for name, row in one.items("rows"):
-        values = {key: float(row.need(key).number()) for key, value in row.mapping().items() if key != "parts" and value is not None}
+        values = {
+            key: float(row.need(key).number())
+            for key, value in row.mapping().items()
+            if key != "parts" and value is not None
+        }
         rows[name] = values | {f"part: {part}": value.number() for part, value in row.items("parts")}
     captions, pictures = one.optional("captions"), one.get("pictures")
     return judged.Pairs(

@@ -29,7 +29,7 @@ def robustness(results: Judgement) -> Robustness | None:
         return None
     if IMAGENET not in judged:
         how = results.missing.get(IMAGENET, "")
-        return Robustness(lack=f"The plot needs ImageNet-1K zero-shot, which was not judged{f': {how}' if how else '.'}")
+        return Robustness(lack=f"The plot needs ImageNet-1K zero-shot, which is not here{f': {how}' if how else '.'}")
     x = {name: row.score.value for name, row in judged[IMAGENET][1].rows.items()}
     mean = results.means.get(TASK, {}).get("robustness")
     plots = []
@@ -43,7 +43,7 @@ def robustness(results: Judgement) -> Robustness | None:
     lack = ""
     if mean is None:
         titles = listed(one.title for one, _ in group.values())
-        lack = f"{len(group)} of {GROUP_SIZES['robustness']} robustness sets were judged ({titles}), so there is no mean."
+        lack = f"{len(group)} of {GROUP_SIZES['robustness']} robustness sets are here ({titles}), so there is no mean."
     return Robustness(plots, lack)
 
 

@@ -6,7 +6,7 @@ from toolkit.report.calibration import WORDS as CALIBRATION_WORDS
 from toolkit.report.calibration import calibration_plots
 from toolkit.report.cost import cost_grid, cost_plots, headline_scores
 from toolkit.report.grids import Grid, interval_text, percent_text
-from toolkit.report.judged import Judgement, Pairs
+from toolkit.report.judged import Judgement
 from toolkit.report.pairs import compositionality_grids, retrieval_grids
 from toolkit.report.plots import Key, Plot
 from toolkit.report.radar import FEWEST_SPOKES, draw_radar
@@ -77,18 +77,24 @@ def build_sections(results: Judgement) -> Sections:
 
 
 def _task_view(results: Judgement, task: str) -> TaskView:
-    grid, judged = set_grid(results, task), results.sets_of(task)
-    radar = None
-    if len(judged) >= FEWEST_SPOKES:
-        outlines = {
-            name: [one.rows[name].score.value if name in one.rows else None for _, one in judged.values()]
-            for name in results.names()
-            if any(name in one.rows for _, one in judged.values())
-        }
-        spokes = [one.title for one, _ in judged.values()]
-        remark = "One spoke per set, 0 in the middle, 100 outside, each in the set's own metric."
-        radar = draw_radar(f"radar-{results.tasks().index(task)}", grid.title, remark, spokes, outlines, results.numbers())
-    return TaskView(grid, radar, set_bars(results, task))
+    grid = set_grid(results, task)
+    return TaskView(grid, task_radar(results, task, grid.title), set_bars(results, task))
+
+
+def task_radar(results: Judgement, task: str, title: str) -> Plot | None:
+    """None where fewer than three sets were judged."""
+    judged = results.sets_of(task)
+    if len(judged) < FEWEST_SPOKES:
+        return None
+    outlines = {
+        name: [one.rows[name].score.value if name in one.rows else None for _, one in judged.values()]
+        for name in results.names()
+        if any(name in one.rows for _, one in judged.values())
+    }
+    spokes = [one.title for one, _ in judged.values()]
+    remark = "One spoke per set, 0 in the middle, 100 outside, each in the set's own metric."
+    place = f"radar-{results.tasks().index(task)}"
+    return draw_radar(place, title, remark, spokes, outlines, results.numbers())
 
 
 def summary(results: Judgement) -> str:
@@ -125,8 +131,3 @@ def _facts(results: Judgement) -> list[tuple[str, str]]:
             text = duration_text(value) if name == "seconds" else plain_text(value)
         found.append(({"seconds": "Took", "git_commit": "Commit"}.get(name, name.replace("_", " ").capitalize()), text))
     return found
-
-
-def pairs_of(results: Judgement) -> list[Pairs]:
-    """Retrieval and compositionality together."""
-    return [*results.retrieval.values(), *results.compositionality.values()]

@@ -25,8 +25,11 @@ METRICS = {
 }
 INTERVALS = (
     "In brackets: 95\u00a0% bootstrap intervals over the pictures of the test set; they do not hold the spread over training "
-    "seeds. Differences are in points on the same pictures, with a two-sided p-value. Bold is the best of what was measured here."
+    "seeds."
 )
+DIFFERENCES = "Differences are in points on the same pictures, with a two-sided p-value."
+SEEDS = "± is the standard deviation over the seeds that drew the labelled pictures."
+BEST = "Bold is the best of what was measured here."
 PUBLISHED_WORDS = "Published scores were not measured here: other code, other machines, in places other templates."
 
 
@@ -84,15 +87,18 @@ def set_grid(results: Judgement, task: str) -> Grid:
         spans.append(("published by others", len(published), True))
     columns = [Column(name) for name in names] + [Column(name) for name in others]
     columns += [Column(name, published=True) for name in published]
-    caption = " ".join(
-        part
-        for part in (
-            f"{labels.pop().strip()}. In percent." if len(labels) == 1 and "" not in labels else "In percent.",
-            INTERVALS,
-            PUBLISHED_WORDS if published else "",
-        )
-        if part
+    rows = [row for _, one in judged.values() for row in one.rows.values()]
+    label = labels.pop() if len(labels) == 1 else ""
+    words = (
+        (f"{label}." if label else "", True),
+        ("In percent.", True),
+        (INTERVALS, any(row.score.low is not None for row in rows)),
+        (SEEDS, any(row.std is not None for row in rows)),
+        (DIFFERENCES, bool(others)),
+        (BEST, len(names) > 1),
+        (PUBLISHED_WORDS, bool(published)),
     )
+    caption = " ".join(part for part, said in words if part and said)
     return Grid(task_title(task), caption, "Set", columns, lines, spans if len(spans) > 1 else [], sources.known)
 
 

@@ -38,7 +38,9 @@ def _draw(place: str, title: str, lines: dict[tuple[str, str], dict[int, float]]
         for key, dots in drawn:
             known = sorted(dots)
             across = [places.index(shots) for shots in known]
-            axes.plot(across, [dots[shots] for shots in known], linewidth=1.8, marker="o", markersize=4, **style(looks[key]))
+            axes.plot(
+                across, [dots[shots] for shots in known], linewidth=1.8, marker="o", markersize=4, **style(looks[key])
+            )
         axes.set_xticks(range(len(places)), [str(shots) for shots in places])
         axes.set_xlabel("pictures per class")
         axes.set_ylabel("percent")
@@ -47,5 +49,7 @@ def _draw(place: str, title: str, lines: dict[tuple[str, str], dict[int, float]]
         axes.set_ylim(0, 102)
 
     keys = tuple(Key(looks[key], labels[key], f"{dots[max(dots)]:.1f} at {max(dots)}") for key, dots in drawn)
-    told = "; ".join(f"{labels[key]} " + ", ".join(f"{dots[n]:.1f} at {n}" for n in sorted(dots)) for key, dots in drawn)
+    told = "; ".join(
+        f"{labels[key]} " + ", ".join(f"{dots[n]:.1f} at {n}" for n in sorted(dots)) for key, dots in drawn
+    )
     return Plot(title, "", f"Accuracy on {title} by pictures per class: {told}", as_svg(place, paint), keys)
