@@ -18,7 +18,7 @@ WORDS = (
 
 def calibration_plots(results: Judgement) -> list[Plot]:
     """One per set and task that has bins, model in question and teacher first."""
-    plots = []
+    plots: list[Plot] = []
     for task in results.tasks():
         for one, judged in results.sets_of(task).values():
             rows = {

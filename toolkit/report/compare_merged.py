@@ -41,6 +41,7 @@ def merged(columns: Columns) -> tuple[Judgement, list[str]]:
         missing={name: "the files judged it differently." for name in dropped},
         facts={},
         notes=[],
+        compared=True,
     )
     return judgement, list(dropped.values())
 

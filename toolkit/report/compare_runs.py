@@ -25,7 +25,7 @@ def own_sets(compared: Sequence[Compared]) -> Grid | None:
         entries = {name: sets[title] for name, sets in evaluations.items() if title in sets}
         metric = HEADLINE_METRIC.get(str(next(iter(entries.values())).get("kind")), "top1")
         values = {name: entry["rows"].get("student", {}).get(metric) for name, entry in entries.items()}
-        scores = [Interval(values[name]) if values.get(name) is not None else None for name in names]
+        scores = [Interval(float(values[name])) if values.get(name) is not None else None for name in names]
         if any(scores):
             unlike = _unlike(entries)
             best = None if unlike else best_of(scores)

@@ -165,14 +165,18 @@ class Judgement:
     facts: dict[str, object]
     """command, written_at, machine, versions and the like, as they are"""
     notes: list[str]
+    compared: bool = False
+    """Of several files: the models keep the order they have."""
 
     def names(self) -> list[str]:
         """The model in question, its teacher, then the others: in this order everywhere on the page."""
-        first = [name for name in (self.model, TEACHER) if name in self.models]
+        first = [name for name in (self.model, TEACHER) if name in self.models and not self.compared]
         return list(dict.fromkeys([*first, *self.models]))
 
     def numbers(self) -> dict[str, int]:
         """Colour of each model: 0 for the one in question, 1 for its teacher, the others from 2."""
+        if self.compared:
+            return {name: number for number, name in enumerate(self.names())}
         others = iter(range(2, 2 + len(self.models)))
         return {name: 0 if name == self.model else 1 if name == TEACHER else next(others) for name in self.names()}
 

@@ -36,7 +36,7 @@ def draw_radar(name: str, title: str, remark: str, spokes: Sequence[str],
                 *zip(*[at(angle, ring / 100) for angle in [*angles, angles[0]]], strict=True), color=RULE, linewidth=0.7
             )
         for angle, spoke in zip(angles, spokes, strict=True):
-            axes.plot(*zip((0, 0), at(angle, 1), strict=True), color=RULE, linewidth=0.7)
+            axes.plot(*zip((0, 0), at(angle, 1.0), strict=True), color=RULE, linewidth=0.7)
             _write(axes, shortened(spoke), *at(angle, 1.06), angle)
         for label, values in outlines.items():
             closed = [*zip(angles, values, strict=True)]

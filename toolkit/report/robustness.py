@@ -58,5 +58,5 @@ def _plot(results: Judgement, place: str, title: str, of: str, x: dict[str, floa
         for model, scores in others.items()
         if IMAGENET in scores and of in scores
     ]
-    remark = "Filled: measured here. Hollow: published, sources under the zero-shot table. The dashed line is y = x."
+    remark = "Filled: measured here. Hollow: published, sources under the zero-shot table. The dashed line is y\u00a0=\u00a0x."
     return [draw_dots(place, title, remark, dots, across=ACROSS, up="robustness (%)", diagonal=True)]

@@ -1,8 +1,13 @@
 """Accuracy over the number of labelled pictures per class."""
 
+from typing import TYPE_CHECKING
+
 from toolkit.report.judged import Judgement, shots_of
 from toolkit.report.lines import style
 from toolkit.report.plots import Key, Plot, as_svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def shot_plots(results: Judgement) -> list[Plot]:
@@ -33,8 +38,7 @@ def _draw(place: str, title: str, lines: dict[tuple[str, str], dict[int, float]]
     labels = {key: key[0] + (f", {key[1].replace('_', ' ')}" if key[1] else ", linear probe") for key, _ in drawn}
     places = sorted({shots for _, dots in drawn for shots in dots})
 
-    def paint(axes: "object") -> None:
-        assert hasattr(axes, "plot")
+    def paint(axes: "Axes") -> None:
         for key, dots in drawn:
             known = sorted(dots)
             across = [places.index(shots) for shots in known]
