@@ -77,17 +77,20 @@ def test_what_was_judged_differently_is_marked_unranked_and_in_no_plot(
     judged = content["tasks"]["zero_shot"]
     assert not judged["imagenet-a"]["judged_alike"] and not judged["objectnet"]["judged_alike"]
     assert judged["imagenet-r"]["judged_alike"]
-    assert "10,000 pictures; y/run 500 pictures" in row_of(html, "ImageNet-A")
-    assert "18 templates; y/run 80 templates" in row_of(html, "ObjectNet")
+    shared = "x/run, teacher and open_clip:ViT-B-32-quickgelu/openai"
+    assert f"ImageNet-A: judged differently: {shared} 10,000 pictures; y/run 500 pictures." in html
+    assert f"ObjectNet: judged differently: {shared} 18 templates; y/run 80 templates." in html
+    for title in ("ImageNet-A", "ObjectNet", "scenes"):
+        assert "judged differently" in row_of(html, title)
     for title, ranked in (("ImageNet-A", 0), ("ObjectNet", 0), ("ImageNet-R", 1), ("ImageNet-1K", 1)):
         assert row_of(html, title).count('class="best') == ranked, title
     mean = row_of(html, "Mean of robustness sets")
-    assert "holds ImageNet-A and ObjectNet, judged differently" in mean and 'class="best' not in mean
+    assert "holds sets judged differently" in mean and 'class="best' not in mean
     assert "left out of all plots: ImageNet-A and ObjectNet" in html
     drawn = " ".join(re.findall(r'role="img" aria-label="([^"]+)"', html))
     assert "ImageNet-R against" in drawn and "ImageNet-A against" not in drawn and "ObjectNet against" not in drawn
     assert "Zero-shot, 4 sets" in drawn  # the radar
-    assert "judged differently: x/run 100 samples; y/run 101 samples" in row_of(html, "scenes")
+    assert "scenes: judged differently: x/run 100 samples; y/run 101 samples." in html
 
 
 def test_settings_and_curves_that_both_have_are_compared(compared: tuple[Path, str, dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolkit.report.compare_files import Compared
+from toolkit.report.compare_sets import MARK
 from toolkit.report.grids import Column, Entry, Grid, Line, best_of, is_best, listed, score_entry
 from toolkit.report.judged import Interval
 from toolkit.report.lines import draw_lines
@@ -20,7 +21,7 @@ def own_sets(compared: Sequence[Compared]) -> Grid | None:
     """The students on the sets that the runs judged themselves; None where no run has."""
     evaluations = {one.name: one.run.evaluation["sets"] for one in compared if one.run and one.run.evaluation}
     names = [*evaluations]
-    lines = []
+    lines, notes = [], []
     for title in dict.fromkeys(title for sets in evaluations.values() for title in sets):
         entries = {name: sets[title] for name, sets in evaluations.items() if title in sets}
         metric = HEADLINE_METRIC.get(str(next(iter(entries.values())).get("kind")), "top1")
@@ -30,11 +31,12 @@ def own_sets(compared: Sequence[Compared]) -> Grid | None:
             unlike = _unlike(entries)
             best = None if unlike else best_of(scores)
             cells = [score_entry(score, best=is_best(score, best)) for score in scores]
-            lines.append(Line(title, cells, metric_label(metric), unlike))
+            lines.append(Line(title, cells, metric_label(metric), MARK if unlike else ""))
+            notes += [f"{title}: {MARK}: {unlike}."] if unlike else []
     if not lines:
         return None
     caption = "The students after training, in percent, without intervals. A row judged differently has no best."
-    return Grid("Own evaluation sets", caption, "Set", [Column(name) for name in names], lines)
+    return Grid("Own evaluation sets", caption, "Set", [Column(name) for name in names], lines, notes=notes)
 
 
 def _unlike(entries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -45,7 +47,7 @@ def _unlike(entries: Mapping[str, Mapping[str, Any]]) -> str:
             who.setdefault(plain_text(entry.get(key)), []).append(name)
         if len(who) > 1:
             told.append("; ".join(f"{listed(names)} {value} {key}" for value, names in who.items()))
-    return f"judged differently: {'. '.join(told)}" if told else ""
+    return ". ".join(told)
 
 
 def overlaid(compared: Sequence[Compared], numbers: Mapping[str, int]) -> list[Plot]:

@@ -13,6 +13,7 @@ CAPTION = (
     "In percent; in brackets 95\u00a0% bootstrap intervals over the pictures, not over training seeds. Bold is the best of a row. "
     "A row in which the files were judged differently is marked and has no best."
 )
+MARK = "judged differently"
 
 
 @dataclass(frozen=True)
@@ -68,38 +69,45 @@ def differing(found: Mapping[str, tuple[JudgedSet, Task]]) -> str:
             told.append("; ".join(f"{listed(columns)} {value}" for value, columns in who.items()))
     if not told and len({tuple(one.classnames) for one, _ in found.values() if one.classnames}) > 1:
         told.append("the class names are not the same")
-    return f"judged differently: {'. '.join(told)}" if told else ""
+    return ". ".join(told)
 
 
 def compared_grid(columns: Columns, task: str) -> Grid:
     """Sets downwards, models across, then the means of the groups that every model has in full and judged alike."""
     rows = set_rows(columns, task)
     names = [name for name in columns if any(name in row.found for row in rows)]
-    lines = []
+    lines, notes = [], []
     for row in rows:
         scored = [row.found[name][1].rows[columns[name][1]] if name in row.found else None for name in names]
         best = None if row.unlike else best_of(one.score if one else None for one in scored)
-        lines.append(Line(row.title, [row_entry(one, best) for one in scored], row.words, _problems(row)))
+        lines.append(Line(row.title, [row_entry(one, best) for one in scored], row.words, _marks(row)))
+        notes += [f"{row.title}: judged differently: {row.unlike}."] if row.unlike else []
+        notes += [f"{row.title}: {problem}." for problem in _problems(row)]
     for group, size in GROUP_SIZES.items():
         means = mean_scores(columns, task, group)
         unlike = [row.title for row in rows if row.group == group and row.unlike]
         if means:
             best = None if unlike else best_of(means.get(name) for name in names)
             entries = [score_entry(means.get(name), best=is_best(means.get(name), best)) for name in names]
-            warning = f"holds {listed(unlike)}, judged differently" if unlike else ""
+            warning = "holds sets judged differently" if unlike else ""
             lines.append(Line(f"Mean of {GROUP_TITLES[group]}", entries, f"{size} sets", warning, strong=True))
-    return Grid(task_title(task), CAPTION, "Set", [Column(name) for name in names], lines)
+    return Grid(task_title(task), CAPTION, "Set", [Column(name) for name in names], lines, notes=notes)
 
 
-def _problems(row: SetRow) -> str:
-    """What is wrong with a set in single files, behind what differs between them."""
+def _marks(row: SetRow) -> str:
+    """Short, since the head of a row is narrow; the notes below the table say more."""
+    broken = any(one.problems for one, _ in row.found.values())
+    return ", ".join(word for word, said in ((MARK, row.unlike), ("incomplete", broken)) if said)
+
+
+def _problems(row: SetRow) -> list[str]:
+    """What is wrong with a set, and in which files where it is not in all."""
     told: dict[str, list[str]] = {}
     for column, (one, _) in row.found.items():
         for problem in one.problems:
             told.setdefault(problem, []).append(column)
     everywhere = len(row.found)
-    parts = [problem if len(who) == everywhere else f"{listed(who)}: {problem}" for problem, who in told.items()]
-    return ". ".join(part for part in (row.unlike, *parts) if part)
+    return [problem if len(who) == everywhere else f"{listed(who)}: {problem}" for problem, who in told.items()]
 
 
 def mean_scores(columns: Columns, task: str, group: str) -> dict[str, Interval]:

@@ -52,6 +52,8 @@ class Grid:
     lines: list[Line]
     spans: list[tuple[str, int, bool]] = field(default_factory=list)
     footnotes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What to mind, in sentences below the table."""
 
 
 def percent_text(value: float | None) -> str:

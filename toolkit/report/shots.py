@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def shot_plots(results: Judgement) -> list[Plot]:
     """One per set with k-shot values at two places or more, zero-shot (no picture) counted as 0."""
-    plots = []
+    plots: list[Plot] = []
     tasks = [(task, shots_of(task)) for task in results.tasks()]
     for one in results.sets.values():
         lines: dict[tuple[str, str], dict[int, float]] = {}
