@@ -71,6 +71,7 @@ def row(dice: random.Random, value: float, classes: int) -> dict[str, Any]:
         "low": value - 1.1,
         "high": value + 1.1,
         "top5": min(99.0, value + 15),
+        "mean_cosine": 0.8125,
         "per_class": [None if number == 1 else dice.uniform(5, 95) for number in range(classes)],
         "calibration": {"ece": round(dice.uniform(1, 9), 2), "bins": bins},
     }
@@ -149,7 +150,8 @@ def results(
                 "pictures": [picture(dice, "cat") for _ in range(2)],
             }
         ]
-        probe = {model: row(dice, 60 + 30 * STRENGTH[model], len(CLASSES)) for model in asked}
+        trained = {"learning_rate": 0.003, "weight_decay": 1e-6, "epoch": 37, "trained_params": 5130, "seconds": 61.0}
+        probe = {model: row(dice, 60 + 30 * STRENGTH[model], len(CLASSES)) | trained for model in asked}
         tasks["linear_probe"] = {"label": "ELEVATER's protocol, best test epoch", "rows": probe, "differences": {}}
         for shots, gain in ((5, 6.0), (20, 9.0)):
             few = {

@@ -65,6 +65,16 @@ def test_numbers_stand_with_intervals_differences_and_p_values(page: str) -> Non
     )
     assert "top-1, 10,000 pictures, 6 classes" in text and "18 templates" in text
     assert "± 0.4 over 3 seeds" in text
+    imagenet = content["sets"]["imagenet-1k"]["tasks"]["zero_shot"]["rows"]
+    assert f'<p class="headline">Zero-shot, ImageNet-1K: student {imagenet["student"]["value"]:.1f} [' in page
+
+
+def test_the_calibration_error_of_every_task_is_in_a_table(page: str) -> None:
+    content = results(THREE)
+    rows = content["sets"]["imagenet-1k"]["tasks"]["linear_probe"]["rows"]
+    shown = page.split("ImageNet-1K, linear probe<")[1].split("</tr>")[0]
+    assert re.findall(r"<td[^>]*>([\d.]+)", shown) == [f"{row['calibration']['ece']:.1f}" for row in rows.values()]
+    assert page.count('aria-label="Reliability on') == 3  # one drawing per set
 
 
 def test_published_scores_are_apart_and_have_their_sources(page: str) -> None:
@@ -107,6 +117,8 @@ def test_every_section_is_there_with_its_words(page: str) -> None:
     assert "Judged on the sentences alone" in text and "1,000 pictures, 5,000 captions" in text
     assert "p95 11.7" in text and "352.2" in text and "CPU, 2 threads, fp32" in text
     assert "invented weights of teacher, width 512, pictures of 224 px, sha256 1f1f1f1f1f1f" in text
+    for detail in ("0.812", "mean cosine to the teacher", "0.003", "1e-06", "5,130", "1 min 1 s"):
+        assert detail in text.replace("\u00a0", " "), detail
     assert "This page lacks" not in text.replace("metrics.jsonl is missing, so this page lacks", "")
 
 

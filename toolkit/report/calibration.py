@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from toolkit.report.judged import Judgement, Row, task_title
+from toolkit.report.grids import Column, Entry, Grid, Line, percent_text
+from toolkit.report.judged import Judgement, Row, task_order, task_title
 from toolkit.report.lines import COLOURS, style
 from toolkit.report.plots import RULE, Key, Plot, figure_as_svg
 
@@ -17,17 +18,38 @@ WORDS = (
 
 
 def calibration_plots(results: Judgement) -> list[Plot]:
-    """One per set and task that has bins, model in question and teacher first."""
+    """One per set, of its first task that has bins."""
     plots: list[Plot] = []
-    for task in results.tasks():
-        for one, judged in results.sets_of(task).values():
+    for one in results.sets.values():
+        for task in sorted(one.tasks, key=task_order):
+            judged = one.tasks[task]
             rows = {
                 name: judged.rows[name] for name in results.names() if name in judged.rows and judged.rows[name].bins
             }
             if rows:
                 title = f"{one.title}, {task_title(task).lower()}"
                 plots.append(draw_reliability(f"reliability{len(plots)}", title, rows, results.numbers()))
+                break
     return plots
+
+
+def calibration_grid(results: Judgement) -> Grid | None:
+    """The expected calibration error of every set and task; None where none is known."""
+    found = [
+        (f"{one.title}, {task_title(task).lower()}", judged.rows)
+        for task in results.tasks()
+        for one, judged in results.sets_of(task).values()
+        if any(row.ece is not None for row in judged.rows.values())
+    ]
+    names = [name for name in results.names() if any(name in rows and rows[name].ece is not None for _, rows in found)]
+    if not found:
+        return None
+    lines = [
+        Line(title, [Entry(percent_text(rows[name].ece)) if name in rows else Entry() for name in names])
+        for title, rows in found
+    ]
+    caption = "Expected calibration error in percent, without intervals; lower is better."
+    return Grid("Expected calibration error", caption, "Set", [Column(name) for name in names], lines)
 
 
 def draw_reliability(name: str, title: str, rows: dict[str, Row], numbers: dict[str, int]) -> Plot:

@@ -42,7 +42,7 @@ class Row:
     ece: float | None = None
     bins: list[Bin] = field(default_factory=list)
     more: dict[str, float] = field(default_factory=dict)
-    """top5, agreement_top1, mean_cosine: what is there of them"""
+    """By the keys of details.DETAILS: what is there of them"""
     seeds: int = 0
     std: float | None = None
     """Of k-shot, over seeds"""

@@ -13,7 +13,7 @@ from toolkit.report.judged import Judgement
 from toolkit.report.observed import OBSERVED_WORDS, draw_observed
 from toolkit.report.read_judged import find_results, read_judgement
 from toolkit.report.run_files import RunFiles, optional, read_run
-from toolkit.report.sections import build_sections
+from toolkit.report.sections import build_sections, summary
 from toolkit.report.wording import count_text, duration_text, metric_label, plain_text
 
 MOST_PICTURES = 48
@@ -89,7 +89,7 @@ def render(run: RunFiles, judgement: Judgement | None = None) -> str:
     shown = run.samples[:MOST_PICTURES]
     return environment.get_template("template.html").render(
         title=title(run),
-        headline=results.headline(run),
+        headline=summary(judgement) if judgement and results.main_set(run) is None else results.headline(run),
         notes=[*run.notes, *(judgement.notes if judgement else [])],
         judged=build_sections(judgement) if judgement else None,
         cards=results.cards(run),

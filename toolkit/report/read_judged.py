@@ -4,13 +4,13 @@ from pathlib import Path
 
 from toolkit.errors import DataError
 from toolkit.report import judged
+from toolkit.report.details import DETAILS
 from toolkit.report.judged import Judgement
 from toolkit.report.untrusted import Found, read_json
 
 PLACES = ("benchmarks/results.json", "results.json")
 """Under a run, an import or an export; in a folder that holds a benchmark alone."""
 FACTS = ("command", "written_at", "seconds", "data", "git_commit", "machine", "versions")
-MORE = ("top5", "agreement_top1", "mean_cosine")
 
 
 def find_results(folder: Path) -> Path | None:
@@ -132,7 +132,7 @@ def _interval(one: Found) -> judged.Interval:
 def _row(one: Found) -> judged.Row:
     calibration = one.get("calibration")
     bins = calibration.each("bins") if calibration else ()
-    numbers = {name: value for name in MORE if (value := one.optional(name)) is not None}
+    numbers = {name: value for name in DETAILS if (value := one.optional(name)) is not None}
     return judged.Row(
         score=_interval(one),
         per_class=[None if recall.value is None else recall.number() for recall in one.each("per_class")],

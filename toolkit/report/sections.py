@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from toolkit.report.calibration import WORDS as CALIBRATION_WORDS
-from toolkit.report.calibration import calibration_plots
+from toolkit.report.calibration import calibration_grid, calibration_plots
 from toolkit.report.cost import cost_grid, cost_plots, headline_scores
+from toolkit.report.details import detail_grid
 from toolkit.report.grids import Grid, interval_text, percent_text
 from toolkit.report.judged import Judgement
 from toolkit.report.pairs import compositionality_grids, retrieval_grids
@@ -25,6 +26,7 @@ class TaskView:
     grid: Grid
     radar: Plot | None
     bars: list[SetBars]
+    details: Grid | None
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Sections:
     robustness: Robustness | None
     calibration: list[Plot]
     calibration_words: str
+    calibration_table: Grid | None
     shots: list[Plot]
     classes: list[SetClasses]
     pictures_refused: int
@@ -61,6 +64,7 @@ def build_sections(results: Judgement) -> Sections:
         robustness=robustness(results),
         calibration=calibration_plots(results),
         calibration_words=CALIBRATION_WORDS,
+        calibration_table=calibration_grid(results),
         shots=shot_plots(results),
         sentences=room.take(results.sentences),
         classes=set_classes(results, room),
@@ -78,7 +82,7 @@ def build_sections(results: Judgement) -> Sections:
 
 def _task_view(results: Judgement, task: str) -> TaskView:
     grid = set_grid(results, task)
-    return TaskView(grid, task_radar(results, task, grid.title), set_bars(results, task))
+    return TaskView(grid, task_radar(results, task, grid.title), set_bars(results, task), detail_grid(results, task))
 
 
 def task_radar(results: Judgement, task: str, title: str) -> Plot | None:
