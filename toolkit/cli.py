@@ -104,8 +104,9 @@ def add_verbs_of_runs(verbs: Any) -> None:
 
     add_evaluate(verbs.add_parser("evaluate", help="judge a student beside its teacher, or any CLIP-like model"))
 
-    report = verbs.add_parser("report", help="write report.html and report.json of a run again")
-    report.add_argument("run", type=Path, help="folder of the run")
+    report = verbs.add_parser("report", help="write report.html of a run or a benchmark again; or compare several")
+    report.add_argument("run", type=Path, nargs="+", help="folder of the run; several are compared in comparison.html")
+    report.add_argument("--out", type=Path, default=None, help="folder of a comparison (default the first one)")
 
     calibrate = verbs.add_parser("calibrate", help="measure how sharp a run's targets are and propose temperatures")
     calibrate.add_argument("recipe", help="Python file with DEFAULTS and main, such as recipes/distill_vitb32.py")
@@ -127,9 +128,15 @@ def is_override(word: str) -> bool:
 
 def run_report(words: argparse.Namespace) -> None:
     """Write the report and say where."""
-    from toolkit.report import write_report
+    from toolkit.report import write_comparison, write_report
 
-    print(write_report(words.run))
+    if len(words.run) > 1:
+        return print(write_comparison(words.run, words.out))
+    if words.out:
+        raise ConfigError(
+            f"--out {words.out} goes with several folders to compare; the report of one is written into it: leave it out"
+        )
+    print(write_report(words.run[0]))
 
 
 def run_calibrate(words: argparse.Namespace) -> None:

@@ -23,9 +23,9 @@ def style(number: int) -> dict[str, Any]:
 
 def draw_lines(
     name: str, title: str, remark: str, lines: Mapping[str, Points], *, numbers: Mapping[str, int], unit: str = "",
-    top: float | None = None,
+    top: float | None = None, zero: bool = True,
 ) -> Plot:  # fmt: skip
-    """Series over steps by label, from 0 up to `top`. `name` makes the ids unique in the page.
+    """Series over steps by label, from 0 (unless `zero` is false) up to `top`. `name` makes the ids unique in the page.
 
     `numbers` decide the colours, so that a label has the same one in several plots.
     """
@@ -45,7 +45,7 @@ def draw_lines(
             bins = bins_of(points)
             marker: dict[str, Any] = {"marker": "o", "markersize": 4} if len(bins) <= 25 else {}
             axes.plot(*means_of(bins), linewidth=1.8, **style(numbers[label]), **marker)
-        axis(axes, zero=True, logarithmic=False)
+        axis(axes, zero=zero, logarithmic=False)
         if top is not None:
             axes.set_ylim(0, top)
 

@@ -9,8 +9,11 @@ from typing import Any
 import jinja2
 
 from toolkit.report import plots, results
+from toolkit.report.judged import Judgement
 from toolkit.report.observed import OBSERVED_WORDS, draw_observed
-from toolkit.report.run_files import RunFiles, read_run
+from toolkit.report.read_judged import find_results, read_judgement
+from toolkit.report.run_files import RunFiles, optional, read_run
+from toolkit.report.sections import build_sections, summary
 from toolkit.report.wording import count_text, duration_text, metric_label, plain_text
 
 MOST_PICTURES = 48
@@ -45,10 +48,18 @@ def write_report(run: Path) -> Path:
     """Writes `report.html` and `report.json` into the folder of a run and returns the path of the page.
 
     The page needs nothing outside itself. What the run has not written (evaluation, pictures, metrics) is named on the
-    page. Raises DataError where `run` holds no config.yaml.
+    page. A folder that is no run but holds a benchmark's results.json (a model judged by itself, an import, an export)
+    gets a page of these results alone, and no report.json. Raises DataError where `run` holds neither.
     """
-    files = read_run(Path(run))
-    page = render(files)
+    folder = Path(run)
+    found = find_results(folder)
+    if found is not None and not (folder / "config.yaml").is_file():
+        return write_page(folder / "report.html", render_judged(folder, read_judgement(found)))
+    files = read_run(folder)
+    judgement = None
+    if found is not None:
+        judgement = optional(found, read_judgement, files.notes, "the benchmarks", "evaluate again")
+    page = render(files, judgement)
     write_page(files.folder / "report.json", json.dumps(results.report_json(files), indent=2, allow_nan=False) + "\n")
     return write_page(files.folder / "report.html", page)
 
@@ -61,7 +72,16 @@ def write_page(path: Path, text: str) -> Path:
     return path
 
 
-def render(run: RunFiles) -> str:
+def render_judged(folder: Path, judgement: Judgement) -> str:
+    """A page of benchmarks alone."""
+    return (
+        page_environment()
+        .get_template("judged_page.html")
+        .render(title=folder.resolve().name, notes=judgement.notes, judged=build_sections(judgement))
+    )
+
+
+def render(run: RunFiles, judgement: Judgement | None = None) -> str:
     """The page as text."""
     environment = page_environment()
     environment.filters["duration"] = duration_text
@@ -69,8 +89,9 @@ def render(run: RunFiles) -> str:
     shown = run.samples[:MOST_PICTURES]
     return environment.get_template("template.html").render(
         title=title(run),
-        headline=results.headline(run),
-        notes=run.notes,
+        headline=summary(judgement) if judgement and results.main_set(run) is None else results.headline(run),
+        notes=[*run.notes, *(judgement.notes if judgement else [])],
+        judged=build_sections(judgement) if judgement else None,
         cards=results.cards(run),
         bars=bars,
         bars_caption=caption,

@@ -13,6 +13,7 @@ from toolkit.report.run_files import Points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK = {
     "#010203": "var(--muted)",
@@ -57,6 +58,8 @@ class Key:
     number: int
     label: str
     value: str = ""
+    mark: str = ""
+    """Letter that stands beside its point, in a plot of points."""
 
 
 @dataclass(frozen=True)
@@ -135,14 +138,19 @@ def _svg(name: str, finite: Points, teacher: float | None, zero: bool, logarithm
 
 def as_svg(name: str, paint: Callable[["Axes"], None]) -> Markup:
     """What `paint` draws; it may draw no text but numbers and words of its own, since nothing is escaped."""
+    return figure_as_svg(name, lambda figure: paint(figure.add_subplot()))
+
+
+def figure_as_svg(name: str, paint: Callable[["Figure"], None], size: tuple[float, float] = (4.7, 2.7)) -> Markup:
+    """The same for a figure of several axes or of another size in inches; the page draws 72 pixels per inch or fewer."""
     import matplotlib  # half a second: only when something is drawn
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(4.7, 2.7), dpi=72, layout="constrained")
+        figure = Figure(figsize=size, dpi=72, layout="constrained")
         FigureCanvasSVG(figure)
-        paint(figure.add_subplot())
+        paint(figure)
         target = io.StringIO()
         figure.savefig(target, format="svg", transparent=True)
     return Markup(for_page(target.getvalue(), name))

@@ -53,14 +53,14 @@ def read_run(folder: Path) -> RunFiles:
     """Raises DataError where there is no run; every other lack ends up in `notes`."""
     config, config_text = read_config(folder)
     notes: list[str] = []
-    facts = _optional(folder / "run.json", read_facts, notes, "the command, the commit and the parameter counts")
-    series = _optional(folder / "metrics.jsonl", lambda path: read_metrics(path, notes), notes, "the training curves")
-    evaluation = _optional(folder / "evaluation.json", read_evaluation, notes, "the results", "evaluate the run first")
-    samples = _optional(folder / "samples.json", read_samples, notes, "the pictures")
+    facts = optional(folder / "run.json", read_facts, notes, "the command, the commit and the parameter counts")
+    series = optional(folder / "metrics.jsonl", lambda path: read_metrics(path, notes), notes, "the training curves")
+    evaluation = optional(folder / "evaluation.json", read_evaluation, notes, "the results", "evaluate the run first")
+    samples = optional(folder / "samples.json", read_samples, notes, "the pictures")
     return RunFiles(folder, config, config_text, facts or {}, series or {}, evaluation, samples or [], notes)
 
 
-def _optional(path: Path, read: Callable[[Path], Any], notes: list[str], what: str, remedy: str = "") -> Any:
+def optional(path: Path, read: Callable[[Path], Any], notes: list[str], what: str, remedy: str = "") -> Any:
     """None, and a note that says which part of the page is left out, where `path` is missing or not as it should be."""
     then = f"; {remedy}, then write the report again" if remedy else ""
     if not path.is_file():
@@ -199,9 +199,7 @@ def _sample(path: Path, where: str, entry: Any) -> Sample:
         png = base64.b64decode(str(entry.get("png", "")), validate=True)
     except (binascii.Error, ValueError) as error:
         raise DataError(f"{path.name}: {where}.png is not base64 ({error})") from error
-    if not png.startswith(PNG_START) or len(png) < 24:
-        raise DataError(f"{path.name}: {where}.png is not a PNG, it begins with {png[:8]!r}")
-    width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+    width, height = png_size(png, f"{path.name}: {where}.png")
     truth = entry.get("truth")
     return Sample(
         png=base64.b64encode(png).decode("ascii"),
@@ -211,6 +209,13 @@ def _sample(path: Path, where: str, entry: Any) -> Sample:
         teacher=_predictions(path, f"{where}.teacher", entry.get("teacher", [])),
         student=_predictions(path, f"{where}.student", entry.get("student", [])),
     )
+
+
+def png_size(png: bytes, where: str) -> tuple[int, int]:
+    """Width and height, from its header; raises DataError where it is no PNG."""
+    if not png.startswith(PNG_START) or len(png) < 24:
+        raise DataError(f"{where} is not a PNG, it begins with {png[:8]!r}")
+    return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
 
 
 def _predictions(path: Path, where: str, value: Any) -> list[Prediction]:
