@@ -104,7 +104,10 @@ def run(words: list[str]) -> float:
 def table(results: dict[str, Any]) -> str:
     """Set and task downwards, models across, with intervals, and the difference to the teacher."""
     models = list(results["models"])
-    lines = ["| set | task | " + " | ".join(models) + " | student - teacher |", "|---|---|" + "---|" * (len(models) + 1)]
+    lines = [
+        "| set | task | " + " | ".join(models) + " | student - teacher |",
+        "|---|---|" + "---|" * (len(models) + 1),
+    ]
     for name in SETS:
         for task in TASKS:
             found = results["sets"][name]["tasks"][task]
@@ -113,10 +116,16 @@ def table(results: dict[str, Any]) -> str:
             cells.append(f"{gap['value']:+.1f} ({gap['low']:+.1f} to {gap['high']:+.1f}), p = {gap['p_value']:.3f}")
             lines.append(f"| {name} | {task} | " + " | ".join(cells) + " |")
     sugar = results["compositionality"]["sugar-crepe"]["rows"]
-    lines += ["", "| SugarCrepe's captions, texts alone | mean cosine | indistinguishable % | told apart % |", "|---|---|---|---|"]
+    lines += [
+        "",
+        "| SugarCrepe's captions, texts alone | mean cosine | indistinguishable % | told apart % |",
+        "|---|---|---|---|",
+    ]
     for who, row in sugar.items():
         only = row["text_only"]
-        lines.append(f"| {who} | {only['mean_cosine']:.3f} | {only['indistinguishable']:.2f} | {only['told_apart']:.1f} |")
+        lines.append(
+            f"| {who} | {only['mean_cosine']:.3f} | {only['indistinguishable']:.2f} | {only['told_apart']:.1f} |"
+        )
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from toolkit.cli_import import add_import, run_import
 from toolkit.cli_profile import add_profile, run_profile
 from toolkit.cli_select import add_options, run_select
 from toolkit.cli_shards import add_shards, run_shards
+from toolkit.errors import ConfigError
 from toolkit.launch import launch
 
 

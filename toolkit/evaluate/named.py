@@ -16,6 +16,7 @@ from toolkit import config
 from toolkit.distiller import MAX_LOG_SCALE
 from toolkit.embed.pool import state_hash
 from toolkit.errors import ConfigError
+from toolkit.evaluate.exported import is_export, open_export
 from toolkit.evaluate.judged import Judged
 from toolkit.evaluate.loading import SCALE, config_of_run, pick_checkpoint, scale_of
 from toolkit.models import Teacher, build_teacher
@@ -58,6 +59,8 @@ def models_named(
     if word.startswith(OPEN_CLIP):
         return {word: from_open_clip(word, overrides, precision, device)}
     folder = Path(word)
+    if is_export(folder):
+        return {"student": from_export(folder, which, overrides, precision, device)}
     if (folder / "config.yaml").is_file() or is_imported(folder):
         return of_run(folder, which, overrides, precision, device)
     raise ConfigError(
@@ -80,6 +83,18 @@ def from_open_clip(word: str, overrides: Sequence[str], precision: str, device: 
             str(error).replace("teacher.pretrained=", f"{word}: /").replace("teacher.name", word)
         ) from error
     return judged_alone(word, f"open_clip {name}, weights {tag}", teacher, precision)
+
+
+def from_export(folder: Path, which: str, overrides: Sequence[str], precision: str, device: torch.device) -> Judged:
+    """A folder of `dime export`, judged through the library it was written for."""
+    if overrides or which != "newest":
+        asked = overrides[0] if overrides else f"--checkpoint {which}"
+        raise ConfigError(f"{asked} does not go with the export {folder}, which is one checkpoint; leave it out")
+    if precision != "fp32":
+        raise ConfigError(
+            f"--precision {precision}: the export {folder} is judged as it was written; leave the option out"
+        )
+    return open_export(folder, device)
 
 
 def of_run(

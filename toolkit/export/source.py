@@ -15,7 +15,7 @@ from toolkit.config.resolve import merge, parse_overrides
 from toolkit.distiller import MAX_LOG_SCALE
 from toolkit.embed.pool import state_hash, weight_hash
 from toolkit.errors import ConfigError
-from toolkit.evaluate.run import pick_checkpoint, saved_run
+from toolkit.evaluate.loading import pick_checkpoint, saved_run
 from toolkit.export.architecture import config_of_card, config_of_teacher
 from toolkit.models import Model, Teacher, build_teacher, build_tokenizer
 from toolkit.models.build import from_folder, read_card

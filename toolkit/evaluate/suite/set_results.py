@@ -21,6 +21,7 @@ from toolkit.evaluate.suite.request import Request
 from toolkit.evaluate.suite.rows import Outcome, as_json, difference, row_of
 from toolkit.evaluate.suite.sets import JudgedSet
 from toolkit.evaluate.suite.tasks import Features, ProbeOptions, labelled, probe, zero_shot
+from toolkit.evaluate.suite.tuning import tuned
 
 TRIALS = 15
 """At most, of a search for one learning rate."""
@@ -62,7 +63,11 @@ class SetJudge:
                     who: zero_shot(own, teacher if who != "teacher" else None) for who, own in features.items()
                 }
             elif train is not None:  # else `check_splits` has said why not
-                outcomes[task] = self.probes(task, one, features, fingerprint(test) + fingerprint(train))
+                copies = fingerprint(test) + fingerprint(train)
+                if "fine_tune" in task:
+                    outcomes[task] = self.tunes(task, one, features, (train, test), copies)
+                else:
+                    outcomes[task] = self.probes(task, one, features, copies)
         if not distributed.is_main():
             return SetResults({}, {}, {}, features)
         return self.put_together(one, test, outcomes, features)
@@ -97,15 +102,32 @@ class SetJudge:
             progress = Progress(f"{task} of {who} on {one.name}", total, "settings at most")
             mine[who] = probe(features[who], options, progress.add)
             progress.close()
-            numbered = {f"run{number:04d}": run for number, run in enumerate(mine[who].runs)}
-            self.cache.put("probe", keys[who], numbered, mine[who].facts)
+            self.cache.put("probe", keys[who], numbered(mine[who].runs), mine[who].facts)
         for part in gathered(mine):
             found |= part
         return {who: found[who] for who in features if who in found}
 
+    def tunes(
+        self, task: str, one: JudgedSet, features: Mapping[str, Features], splits: tuple[Split, Split], copies: str
+    ) -> dict[str, Outcome]:
+        """Fine-tunings of all models, one after the other, each on all ranks; kept on disk."""
+        options = self.options(task, one)
+        found: dict[str, Outcome] = {}
+        for who, own in features.items():
+            key = self.key(task, who, options, copies) | {"two_lr": self.request.two_lr}
+            known = self.cache.shared("tune", key)
+            if known is None:
+                outcome = tuned(self.models[who], own, splits, one, options, self.request)
+                if distributed.is_main():
+                    self.cache.put("tune", key, numbered(outcome.runs), outcome.facts)
+                found[who] = outcome
+            else:
+                found[who] = Outcome(list(known[0].values()), known[1])
+        return found
+
     def options(self, task: str, one: JudgedSet) -> ProbeOptions:
-        """Of `linear_probe`, `linear_probe_clean`, `5_shot`."""
-        shots = int(task.split("_")[0]) if task.endswith("_shot") else 0
+        """Of `linear_probe`, `linear_probe_clean`, `5_shot`, `5_shot_fine_tune`."""
+        shots = int(task.split("_")[0]) if "_shot" in task and task != "zero_shot" else 0
         return ProbeOptions(
             metric=one.metric,
             classes=len(one.classnames),
@@ -160,6 +182,11 @@ def label_of(task: str, one: JudgedSet, rows: Mapping[str, Mapping[str, Any]]) -
     first = next(iter(rows.values()))
     seeds = f", mean over the draws {', '.join(first['seeds'])}" if "seeds" in first else ""
     return str(first["protocol"]) + (f", {task.split('_')[0]} pictures per class{seeds}" if seeds else "")
+
+
+def numbered(runs: list[Tensor]) -> dict[str, Tensor]:
+    """For the cache, which sorts by name."""
+    return {f"run{number:04d}": run for number, run in enumerate(runs)}
 
 
 def gathered(mine: dict[str, Outcome]) -> list[dict[str, Outcome]]:
