@@ -93,6 +93,14 @@ def test_in_turn() -> None:
     )
 
 
+def test_slow_ones_in_words() -> None:
+    """Whole ms, not an exponent."""
+    hands = Hands()
+    lines: list[str] = []
+    costs_of({"a": judged(Sleeper("a", hands, 1.25))}, lines.append, clock=hands)
+    assert lines[0] == "image, batch 1: a 1,250 ms (p95 1,250, 7 runs)"
+
+
 def test_without_words() -> None:
     """No text times, and that is said; nothing becomes zero."""
     hands = Hands()

@@ -99,7 +99,8 @@ class Timer:
     def in_words(self) -> str:
         """`3.1 ms (p95 3.4, 50 runs)`."""
         found = self.summary()
-        return f"{found['p50']:.3g} ms (p95 {found['p95']:.3g}, {found['runs']} runs)"
+        p50, p95 = (f"{found[key]:.3g}" if found[key] < 1000 else f"{found[key]:,.0f}" for key in ("p50", "p95"))
+        return f"{p50} ms (p95 {p95}, {found['runs']} runs)"
 
 
 def in_turn(timers: list[Timer]) -> None:
