@@ -21,7 +21,7 @@ from toolkit.evaluate.suite.request import Request
 from toolkit.evaluate.suite.rows import Outcome, as_json, difference, row_of
 from toolkit.evaluate.suite.sets import JudgedSet
 from toolkit.evaluate.suite.tasks import Features, ProbeOptions, labelled, probe, zero_shot
-from toolkit.evaluate.suite.tuning import tuned
+from toolkit.evaluate.suite.tuning import check_trainable, tuned
 
 TRIALS = 15
 """At most, of a search for one learning rate."""
@@ -48,6 +48,8 @@ class SetJudge:
         """The first model is the one in question."""
         self.request, self.models, self.embedder, self.cache = request, models, embedder, cache
         self.main = next(iter(models))
+        if any("fine_tune" in task for task in request.on_sets()):
+            check_trainable(models)
         self.earlier = {who: before_projection(judged) for who, judged in models.items() if request.trained_projection}
 
     def judge(self, one: JudgedSet) -> SetResults:
