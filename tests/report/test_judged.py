@@ -89,6 +89,7 @@ def test_published_scores_are_apart_and_have_their_sources(page: str) -> None:
     assert "66.5" not in measured
     assert not re.search(r'class="best published"', page)
     assert "CLIP ViT-B/32 (published)" in text  # a point beside the student's
+    assert "CLIP ViT-B/32: docs/openclip_results.csv of open_clip" in text.split("Robustness")[1]
 
 
 def test_a_mean_is_given_of_all_sets_of_a_group_only(page: str, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def compared_grid(columns: Columns, task: str) -> Grid:
 def _marks(row: SetRow) -> str:
     """Short, since the head of a row is narrow; the notes below the table say more."""
     broken = any(one.problems for one, _ in row.found.values())
-    return ", ".join(word for word, said in ((MARK, row.unlike), ("incomplete", broken)) if said)
+    return ", ".join(word for word, said in ((MARK, row.unlike), ("see below", broken)) if said)
 
 
 def _problems(row: SetRow) -> list[str]:

@@ -19,10 +19,12 @@ class Robustness:
 
     plots: list[Plot] = field(default_factory=list)
     lack: str = ""
+    sources: list[str] = field(default_factory=list)
+    """Of the points that others published."""
 
 
 def robustness(results: Judgement) -> Robustness | None:
-    """None where neither ImageNet nor a set of the group was judged: then nobody asked."""
+    """None where no set of the group was judged: then nobody asked."""
     judged = results.sets_of(TASK)
     group = {name: pair for name, pair in judged.items() if pair[0].group == "robustness"}
     if not group:
@@ -32,31 +34,32 @@ def robustness(results: Judgement) -> Robustness | None:
         return Robustness(lack=f"The plot needs ImageNet-1K zero-shot, which is not here{f': {how}' if how else '.'}")
     x = {name: row.score.value for name, row in judged[IMAGENET][1].rows.items()}
     mean = results.means.get(TASK, {}).get("robustness")
-    plots = []
+    plots: list[Plot] = []
+    sources: list[str] = []
     if mean is not None:
         y = {name: score.value for name, score in mean.rows.items()}
         title = f"Mean of {mean.sets} robustness sets against ImageNet-1K"
-        plots += _plot(results, "robustness", title, "robustness", x, y)
+        plots += _plot(results, "robustness", title, "robustness", x, y, sources)
     for name, (one, task) in group.items():
         y = {model: row.score.value for model, row in task.rows.items()}
-        plots += _plot(results, f"robust{len(plots)}", f"{one.title} against ImageNet-1K", name, x, y)
+        plots += _plot(results, f"robust{len(plots)}", f"{one.title} against ImageNet-1K", name, x, y, sources)
     lack = ""
     if mean is None:
         titles = listed(one.title for one, _ in group.values())
         lack = f"{len(group)} of {GROUP_SIZES['robustness']} robustness sets are here ({titles}), so there is no mean."
-    return Robustness(plots, lack)
+    return Robustness(plots, lack, list(dict.fromkeys(sources)))
 
 
-def _plot(results: Judgement, place: str, title: str, of: str, x: dict[str, float], y: dict[str, float]) -> list[Plot]:
+def _plot(results: Judgement, place: str, title: str, of: str, x: dict[str, float], y: dict[str, float],
+          sources: list[str]) -> list[Plot]:  # fmt: skip
+    """`sources` grows by those of the published points."""
     numbers = results.numbers()
     dots = [Dot(name, x[name], y[name], numbers[name]) for name in results.names() if name in x and name in y]
     if not dots:
         return []
-    others = published_for(TASK, [IMAGENET, of])
-    dots += [
-        Dot(f"{model} (published)", scores[IMAGENET][0], scores[of][0])
-        for model, scores in others.items()
-        if IMAGENET in scores and of in scores
-    ]
-    remark = "Filled: measured here. Hollow: published, sources under the zero-shot table. The dashed line is y\u00a0=\u00a0x."
+    for model, scores in published_for(TASK, [IMAGENET, of]).items():
+        if IMAGENET in scores and of in scores:
+            dots.append(Dot(f"{model} (published)", scores[IMAGENET][0], scores[of][0]))
+            sources += [f"{model}: {scores[where][1]}" for where in (IMAGENET, of)]
+    remark = "Filled: measured here. Hollow: published, sources below. The dashed line is y\u00a0=\u00a0x."
     return [draw_dots(place, title, remark, dots, across=ACROSS, up="robustness (%)", diagonal=True)]

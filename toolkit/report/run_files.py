@@ -83,7 +83,10 @@ def read_config(folder: Path) -> tuple[dict[str, Any], str]:
         names = sorted(entry.name for entry in folder.iterdir())
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         found = f"{len(names)} entries ({shown})" if names else "it empty"
-        raise DataError(f"report of {folder}: no run there: no config.yaml, found {found}; give the out_dir of a run")
+        raise DataError(
+            f"report of {folder}: no run there: no config.yaml, found {found}; give the out_dir of a run, or a folder with "
+            "benchmarks/results.json"
+        )
     try:
         text = path.read_text(encoding="utf-8")
         config = yaml.safe_load(text)
