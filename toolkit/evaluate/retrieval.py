@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from toolkit.data.pairs import PairedSet
@@ -14,6 +14,8 @@ from toolkit.evaluate.zero_shot import percent
 
 ROWS = 1024
 """Queries scored at a time, so that memory stays flat on large sets."""
+CELLS = 1 << 25
+"""Scores at a time, fewer queries where the other side is large: about 400 MiB with what goes with them."""
 RECALLS = (1, 5, 10)
 DRAWS = 1000
 
@@ -102,10 +104,10 @@ def ranks(
         (text_features, image_features, texts, pictures),
     ):
         parts = []
-        for start in range(0, len(queries), ROWS):
-            chunk = queries[start : start + ROWS]
-            right = shared(asking, asked, start, len(chunk), len(gallery), len(number_of))
-            parts.append(rank_of_first_hit(chunk, gallery, right))
+        step = max(1, min(ROWS, CELLS // len(gallery)))
+        for start in range(0, len(queries), step):
+            chunk = queries[start : start + step]
+            parts.append(rank_of_first_hit(chunk, gallery, *shared(asking, asked, start, len(chunk))))
         found.append(torch.cat(parts))
     return found[0], found[1]
 
@@ -123,22 +125,34 @@ def check(pictures: int, texts: int, captions: Sequence[str], picture_of: np.nda
         )
 
 
-def shared(asking: Belongs, asked: Belongs, start: int, rows: int, gallery: int, numbers: int) -> Bool[Tensor, "q g"]:
-    """Which gallery rows have a caption in common with each of the query rows start, start + 1, ..."""
+def shared(asking: Belongs, asked: Belongs, start: int, rows: int) -> tuple[Int[Tensor, " r"], Int[Tensor, " r"]]:
+    """Pairs (query, gallery row) with a caption in common, for the queries start, start + 1, ..., counted from 0.
+
+    Each comes once: one of the two sides is texts, and a text has one number.
+    """
     inside = (asking[0] >= start) & (asking[0] < start + rows)
-    has = torch.zeros(rows, numbers, dtype=torch.bool, device=inside.device)
-    has[asking[0][inside] - start, asking[1][inside]] = True
-    common = torch.zeros(rows, gallery, dtype=torch.int32, device=inside.device)
-    return common.index_add_(1, asked[0], has[:, asked[1]].int()) > 0
+    query, number = asking[0][inside] - start, asking[1][inside]
+    order = asked[1].argsort(stable=True)
+    gallery, sorted_numbers = asked[0][order], asked[1][order]
+    first = torch.searchsorted(sorted_numbers, number)
+    each = torch.searchsorted(sorted_numbers, number, right=True) - first
+    before = (each.cumsum(0) - each).repeat_interleave(each)  # of the pairs of a caption, where its first one stands
+    place = first.repeat_interleave(each) + torch.arange(len(before), device=each.device) - before
+    return query.repeat_interleave(each), gallery[place]
 
 
 def rank_of_first_hit(
-    queries: Float[Tensor, "q e"], gallery: Float[Tensor, "g e"], right: Bool[Tensor, "q g"]
+    queries: Float[Tensor, "q e"], gallery: Float[Tensor, "g e"], query: Int[Tensor, " r"], right: Int[Tensor, " r"]
 ) -> Int[Tensor, " q"]:
-    """How many wrong gallery entries score at least as high as the best right one (ties count against)."""
+    """How many wrong gallery entries score at least as high as the best right one (ties count against).
+
+    The right ones are pairs (`query`, `right`).
+    """
     scores = queries @ gallery.T
-    best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-    return (~(scores < best) & ~right).sum(dim=1)
+    found = scores[query, right]
+    best = torch.full_like(scores[:, 0], -torch.inf).scatter_reduce(0, query, found, "amax")
+    above = (~(scores < best[:, None])).sum(dim=1)
+    return above.index_add(0, query, (~(found < best[query])).long(), alpha=-1)
 
 
 def recall_intervals(
