@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 WORDS = (
     "Above: the share of pictures a model is right on, by the probability it gives its answer; on the dashed line it is as sure "
     "as it is right, below it too sure. Under it: the share of the pictures in each bin. ECE is the mean distance from the "
-    "line, weighted by that share. Empty bins are left out."
+    "line, weighted by that share. Empty bins are left out. Zero-shot"
+    " probabilities are those at the model's own logit scale."
 )
 
 

@@ -90,6 +90,8 @@ class JudgedSet:
     classnames: list[str]
     problems: list[str]
     tasks: dict[str, Task]
+    copy: str = ""
+    """Fingerprint of the pictures and labels, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class JudgedModel:
     image_params: float | None
     text_params: float | None
     cost: Cost | None
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,9 @@ class Pairs:
     captions: int | None
     pictures: bool
     problems: list[str]
-    rows: dict[str, dict[str, float]]
+    rows: dict[str, dict[str, Interval]]
+    text_only: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What sentences alone show; also of baselines that are no models."""
     ranked: bool = True
     """False where rows of a comparison were judged differently: none is the best."""
 

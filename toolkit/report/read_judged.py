@@ -8,9 +8,10 @@ from toolkit.report.details import DETAILS
 from toolkit.report.judged import Judgement
 from toolkit.report.untrusted import Found, read_json
 
+PART = "part: "
 PLACES = ("benchmarks/results.json", "results.json")
 """Under a run, an import or an export; in a folder that holds a benchmark alone."""
-FACTS = ("command", "written_at", "seconds", "data", "git_commit", "machine", "versions")
+FACTS = ("command", "written_at", "seconds", "data", "git_commit", "precision", "machine", "versions")
 
 
 def find_results(folder: Path) -> Path | None:
@@ -36,11 +37,11 @@ def read_judgement(path: Path) -> Judgement:
     results = Judgement(
         model=model,
         models=models,
-        sets={name: _set(one, notes) for name, one in whole.items("sets")},
+        sets={name: _set(one, model, notes) for name, one in whole.items("sets")},
         retrieval={name: _pairs(one) for name, one in whole.items("retrieval")},
         compositionality={name: _pairs(one) for name, one in whole.items("compositionality")},
         means=_means(whole),
-        sentences=[one.picture() for one in whole.each("nearest_sentences")],
+        sentences=[one.picture(model) for one in whole.each("nearest_sentences")],
         missing={name: str(one.value) for name, one in whole.items("missing")},
         facts={name: whole.value[name] for name in FACTS if whole.value.get(name) is not None},
         notes=notes,
@@ -69,6 +70,7 @@ def _model(one: Found) -> judged.JudgedModel:
         image_params=one.optional("image_params"),
         text_params=one.optional("text_params"),
         cost=_cost(cost) if cost else None,
+        licence=one.text("licence"),
     )
 
 
@@ -92,7 +94,7 @@ def _latencies(one: Found, key: str) -> dict[int, judged.Latency]:
     return dict(sorted(found.items()))
 
 
-def _set(one: Found, notes: list[str]) -> judged.JudgedSet:
+def _set(one: Found, model: str, notes: list[str]) -> judged.JudgedSet:
     group = one.text("group", "yours")
     if group not in judged.GROUP_TITLES:
         raise DataError(f"{one.where}.group should be one of {', '.join(judged.GROUP_TITLES)}, found {group!r:.60}")
@@ -104,12 +106,13 @@ def _set(one: Found, notes: list[str]) -> judged.JudgedSet:
         samples=int(one.need("samples").number()),
         classes=None if classes is None else int(classes),
         classnames=one.texts("classnames"),
+        copy=one.text("copy"),
         problems=one.texts("problems"),
-        tasks={name: _task(task, notes) for name, task in one.items("tasks")},
+        tasks={name: _task(task, model, notes) for name, task in one.items("tasks")},
     )
 
 
-def _task(one: Found, notes: list[str]) -> judged.Task:
+def _task(one: Found, model: str, notes: list[str]) -> judged.Task:
     rows = {}
     for name, row in one.items("rows"):
         if row.optional("value") is None:
@@ -120,8 +123,8 @@ def _task(one: Found, notes: list[str]) -> judged.Task:
         label=one.text("label"),
         rows=rows,
         differences={name: _difference(row) for name, row in one.items("differences")},
-        worst=[_worst(worst) for worst in one.each("worst")],
-        pictures=[picture.picture() for picture in one.each("pictures")],
+        worst=[_worst(worst, model) for worst in one.each("worst")],
+        pictures=[picture.picture(model) for picture in one.each("pictures")],
     )
 
 
@@ -148,13 +151,13 @@ def _difference(one: Found) -> judged.Difference:
     return judged.Difference(_interval(one), one.optional("p_value"))
 
 
-def _worst(one: Found) -> judged.Worst:
+def _worst(one: Found, model: str) -> judged.Worst:
     return judged.Worst(
         name=one.text("name"),
         recall=one.need("recall").number(),
         teacher_recall=one.optional("teacher_recall"),
         confused=one.pairs("confused"),
-        pictures=[picture.picture() for picture in one.each("pictures")],
+        pictures=[picture.picture(model) for picture in one.each("pictures")],
     )
 
 
@@ -175,20 +178,33 @@ def _means(whole: Found) -> dict[str, dict[str, judged.Mean]]:
 
 def _pairs(one: Found) -> judged.Pairs:
     """`parts` are put behind the metric they are parts of."""
-    rows: dict[str, dict[str, float]] = {}
-    for name, row in one.items("rows"):
-        values = {
-            key: float(row.need(key).number())
-            for key, value in row.mapping().items()
-            if key != "parts" and value is not None
-        }
-        rows[name] = values | {f"part: {part}": value.number() for part, value in row.items("parts")}
     captions, pictures = one.optional("captions"), one.get("pictures")
+    text_only = {name: inside for name, row in one.items("rows") if (inside := row.get("text_only"))}
     return judged.Pairs(
         title=one.text("title"),
         samples=int(one.need("samples").number()),
         captions=None if captions is None else int(captions),
         pictures=pictures is None or pictures.value is not False,
         problems=one.texts("problems"),
-        rows=rows,
+        rows={name: scores for name, row in one.items("rows") if (scores := _pair_scores(row))},
+        text_only={name: _text_only(inside) for name, inside in text_only.items()},
     )
+
+
+def _pair_scores(row: Found) -> dict[str, judged.Interval]:
+    """Every number of a row, with its ends from `intervals` where it has them, then its parts."""
+    ends = {}
+    for name, pair in row.items("intervals"):
+        low, high = pair.value if isinstance(pair.value, list) and len(pair.value) == 2 else (None, None)
+        ends[name] = (Found(pair.where, low).number(), Found(pair.where, high).number())
+    known = [key for key in row.mapping() if key not in ("parts", "intervals", "text_only") and row.get(key)]
+    scores = {key: judged.Interval(row.need(key).number(), *ends.get(key, (None, None))) for key in known}
+    return scores | {f"{PART}{part}": judged.Interval(value.number()) for part, value in row.items("parts")}
+
+
+def _text_only(inside: Found) -> dict[str, float]:
+    """Numbers of the text tower alone: those of the whole set, then `part: add att, mean_cosine` and so on."""
+    scores = {key: inside.need(key).number() for key in inside.mapping() if key != "parts" and inside.get(key)}
+    for part, values in inside.items("parts"):
+        scores |= {f"{PART}{part}, {key}": values.need(key).number() for key in values.mapping() if values.get(key)}
+    return scores

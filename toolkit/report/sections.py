@@ -122,6 +122,7 @@ def _model_words(results: Judgement, name: str) -> str:
         f"width {plain_text(int(model.embed_dim))}" if model.embed_dim else "",
         f"pictures of {plain_text(int(model.image_size))} px" if model.image_size else "",
         f"sha256 {model.sha256[:12]}" if model.sha256 else "",
+        f"licence: {model.licence}" if model.licence else "",
     ]
     return ", ".join(word for word in words if word)
 

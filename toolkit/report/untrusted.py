@@ -93,8 +93,8 @@ class Found:
             found.append((pair[0], float(pair[1])))
         return found
 
-    def picture(self) -> Sample:
-        """What stands under png (checked to be one), truth, student and teacher."""
+    def picture(self, model: str) -> Sample:
+        """What stands under png (checked to be one), truth, `model` and teacher."""
         text = self.text("png")
         try:
             png = base64.b64decode(text, validate=True)
@@ -107,8 +107,8 @@ class Found:
             width=width,
             height=height,
             truth=None if truth is None else str(truth.value),
-            teacher=self.pairs("teacher"),
-            student=self.pairs("student"),
+            teacher=self.pairs("teacher") if model != "teacher" else [],
+            student=self.pairs(model),
         )
 
     def _not(self, what: str) -> DataError:
