@@ -7,9 +7,10 @@ from toolkit.report.plots import Plot
 from toolkit.report.wording import count_text
 
 TASK = "zero_shot"
-CAPTION = (
-    "Parameters and bytes of the weights as they are held. Latency of one forward of so many pictures or sentences, "
-    "normalisation included: the median, and below it the 95th percentile."
+SIZE = "Parameters and bytes of the weights as they are held."
+LATENCY = (
+    "Latency of one forward of so many pictures or sentences, normalisation included: the median, and below it the 95th "
+    "percentile."
 )
 
 
@@ -28,10 +29,11 @@ def cost_grid(results: Judgement) -> Grid | None:
         return None
     costs = [model.cost for model in models.values() if model.cost]
     places = list(dict.fromkeys(f"{cost.device}, {cost.precision}".strip(", ") for cost in costs))
-    where = f" Measured on {' and '.join(places)}." if any(places) else ""
-    if len(places) > 1:
-        where += " These differ, so latencies are not comparable between models."
-    return Grid("Size and speed", CAPTION + where, "", [Column(name) for name in models], lines)
+    words = [SIZE]
+    if any(cost.image_ms or cost.text_ms for cost in costs):
+        words += [LATENCY] + ([f"Measured on {' and '.join(places)}."] if any(places) else [])
+        words += ["These differ, so latencies are not comparable between models."] if len(places) > 1 else []
+    return Grid("Size and speed", " ".join(words), "", [Column(name) for name in models], lines)
 
 
 def _counts(label: str, values: list[float | None]) -> list[Line]:

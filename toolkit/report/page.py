@@ -77,7 +77,12 @@ def render_judged(folder: Path, judgement: Judgement) -> str:
     return (
         page_environment()
         .get_template("judged_page.html")
-        .render(title=folder.resolve().name, notes=judgement.notes, judged=build_sections(judgement))
+        .render(
+            title=folder.resolve().name,
+            headline=summary(judgement),
+            notes=judgement.notes,
+            judged=build_sections(judgement),
+        )
     )
 
 

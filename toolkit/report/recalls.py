@@ -1,9 +1,9 @@
 """Classes one by one: the worst with their pictures, and all of them in a table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from toolkit.report.grids import Column, Entry, Grid, Line, percent_text
-from toolkit.report.judged import JudgedSet, Judgement, Task, Worst, task_title
+from toolkit.report.judged import JudgedSet, Judgement, Task, Worst, task_order, task_title
 from toolkit.report.run_files import Sample
 
 MOST_CLASSES = 1000
@@ -39,28 +39,31 @@ class WorstClass:
 
 @dataclass(frozen=True)
 class SetClasses:
-    """Of one set in one task."""
+    """Of one set over all tasks."""
 
     title: str
     worst: list[WorstClass]
-    table: Grid | None
+    tables: list[Grid]
+    """Recall per class, one for each task."""
     pictures: list[Sample]
 
 
 def set_classes(results: Judgement, room: Room) -> list[SetClasses]:
     """Only of sets that have something to show. Room is given to samples of every set before their worst classes."""
-    chosen = [
-        (f"{one.title}, {task_title(task).lower()}", one, judged)
-        for task in results.tasks()
-        for one, judged in results.sets_of(task).values()
-    ]
-    samples = [room.take(judged.pictures) for _, _, judged in chosen]
+    tasks = {
+        name: [one.tasks[task] for task in sorted(one.tasks, key=task_order)] for name, one in results.sets.items()
+    }
+    samples = {name: room.take([picture for task in own for picture in task.pictures]) for name, own in tasks.items()}
     found = []
-    for (title, one, judged), pictures in zip(chosen, samples, strict=True):
-        table = class_table(results, one, judged)
-        worst = [_worst(entry, results.model, room) for entry in judged.worst]
-        if worst or table or pictures:
-            found.append(SetClasses(title, worst, table, pictures))
+    for name, one in results.sets.items():
+        worst = [_worst(entry, results.model, room) for task in tasks[name] for entry in task.worst]
+        tables = [
+            replace(table, title=f"{table.title}, {task_title(task).lower()}")
+            for task in sorted(one.tasks, key=task_order)
+            if (table := class_table(results, one, one.tasks[task]))
+        ]
+        if worst or tables or samples[name]:
+            found.append(SetClasses(one.title, worst, tables, samples[name]))
     return found
 
 

@@ -90,7 +90,7 @@ def set_grid(results: Judgement, task: str) -> Grid:
     rows = [row for _, one in judged.values() for row in one.rows.values()]
     label = labels.pop() if len(labels) == 1 else ""
     words = (
-        (f"{label}." if label else "", True),
+        (f"{label[:1].upper()}{label[1:]}." if label else "", True),
         ("In percent.", True),
         (INTERVALS, any(row.score.low is not None for row in rows)),
         (SEEDS, any(row.std is not None for row in rows)),

@@ -50,7 +50,8 @@ def _draw(place: str, title: str, lines: dict[tuple[str, str], dict[int, float]]
         axes.set_ylabel("percent")
         axes.grid(axis="y", linewidth=0.7)
         axes.tick_params(length=0)
-        axes.set_ylim(0, 102)
+        highest = max(value for _, dots in drawn for value in dots.values())
+        axes.set_ylim(0, min(102.0, 1.15 * highest + 1))
 
     keys = tuple(Key(looks[key], labels[key], f"{dots[max(dots)]:.1f} at {max(dots)}") for key, dots in drawn)
     told = "; ".join(
