@@ -112,6 +112,22 @@ def test_other_class_names_are_told(tmp_path: Path) -> None:
     assert (tmp_path / "out/comparison.json").is_file() and not (tmp_path / "a/comparison.html").exists()
 
 
+def test_as_many_other_pictures_are_told_and_seven_models_have_their_names_at_the_bars(tmp_path: Path) -> None:
+    for letter in "ab":
+        content = own_sha(results(["cifar-10", "mnist"]), letter)
+        for number in range(4):
+            content["models"][f"model {number}"] = {"sha256": f"{number}" * 64}
+            for one in content["sets"].values():
+                rows = one["tasks"]["zero_shot"]["rows"]
+                rows[f"model {number}"] = rows["teacher"]
+        content["sets"]["cifar-10"]["copy"] = letter * 16
+        (tmp_path / letter).mkdir()
+        (tmp_path / letter / "results.json").write_text(json.dumps(content))
+    html = write_comparison([tmp_path / "a", tmp_path / "b"], None).read_text()
+    assert f"model 3 copy {'a' * 16}; b copy {'b' * 16}." in html and "judged differently" not in row_of(html, "MNIST")
+    assert '<ul class="setbars told">' in html and '<span class="whose">model 3</span>' in html
+
+
 def test_runs_without_a_benchmark_are_compared_by_what_they_have(tmp_path: Path) -> None:
     a, b = make(tmp_path / "a", seed=0), make(tmp_path / "b", seed=0, lr=0.3)
     html = write_comparison([a, b], None).read_text()

@@ -58,11 +58,13 @@ def differing(found: Mapping[str, tuple[JudgedSet, Task]]) -> str:
         "pictures": {column: f"{one.samples:,} pictures" for column, (one, _) in found.items()},
         "prompts": {column: task.label or "no label" for column, (_, task) in found.items()},
         "classes": {column: f"{one.classes} classes" for column, (one, _) in found.items() if one.classes is not None},
-        "copies": {column: f"pictures {one.copy}" for column, (one, _) in found.items() if one.copy},
+        "copies": {column: f"copy {one.copy}" for column, (one, _) in found.items() if one.copy},
         "metric": {column: METRICS.get(one.metric, one.metric) for column, (one, _) in found.items()},
     }
-    told = []
-    for values in kinds.values():
+    told: list[str] = []
+    for kind, values in kinds.items():
+        if kind == "copies" and told:  # pictures cannot be the same ones where their number is not
+            continue
         who: dict[str, list[str]] = {}
         for column, value in values.items():
             who.setdefault(value, []).append(column)
