@@ -134,6 +134,9 @@ class JudgedModel:
     cost: Cost | None
 
 
+PART, TEXT_ONLY = "part: ", "text only: "
+
+
 @dataclass(frozen=True)
 class Pairs:
     """A retrieval or compositionality set: metrics by model, in the order of the file."""
@@ -143,7 +146,8 @@ class Pairs:
     captions: int | None
     pictures: bool
     problems: list[str]
-    rows: dict[str, dict[str, float]]
+    rows: dict[str, dict[str, Interval]]
+    """By model and metric; PART and TEXT_ONLY stand before the names of such metrics."""
     ranked: bool = True
     """False where rows of a comparison were judged differently: none is the best."""
 

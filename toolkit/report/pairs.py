@@ -1,10 +1,13 @@
 """Tables of retrieval and of compositionality."""
 
-from toolkit.report.grids import Column, Grid, Line, best_of, is_best, score_entry
-from toolkit.report.judged import Interval, Judgement, Pairs
-from toolkit.report.wording import metric_label
+from toolkit.report.grids import Column, Entry, Grid, Line, best_of, is_best, score_entry
+from toolkit.report.judged import PART, TEXT_ONLY, Interval, Judgement, Pairs
+from toolkit.report.wording import FRACTIONS, metric_label, metric_text
 
-PART = "part: "
+ABOUT_TEXTS = (
+    "Texts alone are no score: the mean cosine of a caption and its hard negative (1: nobody can tell them apart), the percent of "
+    "pairs with one embedding, and the percent of captions nearer to another sentence than to their negative."
+)
 
 
 def retrieval_grids(results: Judgement) -> list[Grid]:
@@ -21,18 +24,38 @@ def compositionality_grids(results: Judgement) -> list[Grid]:
 
 
 def _grid(results: Judgement, one: Pairs, size: str) -> Grid:
-    names = [name for name in results.names() if name in one.rows]
+    names = [name for name in one.rows if name not in results.models]  # a baseline that is no model comes last
+    names = [name for name in results.names() if name in one.rows and name not in names] + names
     metrics = list(dict.fromkeys(metric for row in one.rows.values() for metric in row))
     lines = []
     for metric in metrics:
-        values = [one.rows[name].get(metric) for name in names]
-        scores = [None if value is None else Interval(value) for value in values]
-        best = best_of(scores) if one.ranked else None
-        label = metric.removeprefix(PART).replace("_", " ") if metric.startswith(PART) else metric_label(metric)
-        entries = [score_entry(score, best=is_best(score, best)) for score in scores]
-        lines.append(Line(label, entries, strong=metric == "accuracy"))
-    words = [f"{size}. In percent, without intervals."]
+        scores = [one.rows[name].get(metric) for name in names]
+        best = best_of(scores) if one.ranked and not metric.startswith(TEXT_ONLY) else None
+        entries = [_entry(metric, score, best) for score in scores]
+        lines.append(Line(_label(metric), entries, strong=metric == "accuracy"))
+    words = [f"{size}. In percent{_intervals(one)}."]
     if not one.pictures:
-        words.append("Judged on the sentences alone, without their pictures.")
-    words += [f"{problem}." for problem in one.problems]
+        words.append("Judged on the sentences alone, without their pictures: there is no accuracy.")
+    if any(metric.startswith(TEXT_ONLY) for metric in metrics):
+        words.append(ABOUT_TEXTS)
+    words += [f"{problem.rstrip('.')}." for problem in one.problems]
     return Grid(one.title, " ".join(words), "Metric", [Column(name) for name in names], lines)
+
+
+def _label(metric: str) -> str:
+    if metric.startswith(PART):
+        return metric.removeprefix(PART).replace("_", " ")
+    if metric.startswith(TEXT_ONLY):
+        return f"Texts alone: {metric.removeprefix(TEXT_ONLY).replace('_', ' ')}"
+    return metric_label(metric)
+
+
+def _entry(metric: str, score: Interval | None, best: float | None) -> Entry:
+    if score is not None and metric.endswith(FRACTIONS):
+        return Entry(metric_text(metric, score.value))
+    return score_entry(score, best=is_best(score, best))
+
+
+def _intervals(one: Pairs) -> str:
+    known = any(score.low is not None for row in one.rows.values() for score in row.values())
+    return "; intervals are 95 % bootstrap over pictures" if known else ", without intervals"

@@ -52,7 +52,7 @@ def read_judgement(path: Path) -> Judgement:
 def _only_known_rows(results: Judgement, path: Path) -> None:
     """A row whose model is not described would have no place in a plot."""
     rows = {row for one in results.sets.values() for task in one.tasks.values() for row in task.rows}
-    rows |= {row for one in (*results.retrieval.values(), *results.compositionality.values()) for row in one.rows}
+    rows |= {row for one in results.retrieval.values() for row in one.rows}  # compositionality has baselines without a model
     rows |= {row for means in results.means.values() for mean in means.values() for row in mean.rows}
     strangers = sorted(rows - set(results.models))
     if strangers:
@@ -174,15 +174,20 @@ def _means(whole: Found) -> dict[str, dict[str, judged.Mean]]:
 
 
 def _pairs(one: Found) -> judged.Pairs:
-    """`parts` are put behind the metric they are parts of."""
-    rows: dict[str, dict[str, float]] = {}
+    """`parts` are put behind the metric they are parts of; `text_only` numbers are no scores and say so."""
+    rows: dict[str, dict[str, judged.Interval]] = {}
     for name, row in one.items("rows"):
+        only, ends = row.get("text_only"), dict(row.items("intervals"))
         values = {
-            key: float(row.need(key).number())
-            for key, value in row.mapping().items()
-            if key != "parts" and value is not None
+            key: _with_ends(row.need(key), ends.get(key)) for key in _numbers(row, ("parts", "text_only", "intervals"))
         }
-        rows[name] = values | {f"part: {part}": value.number() for part, value in row.items("parts")}
+        values |= {f"{judged.PART}{part}": judged.Interval(value.number()) for part, value in row.items("parts")}
+        if only is not None:
+            values |= {
+                f"{judged.TEXT_ONLY}{key}": judged.Interval(only.need(key).number())
+                for key in _numbers(only, ("parts",))
+            }
+        rows[name] = values
     captions, pictures = one.optional("captions"), one.get("pictures")
     return judged.Pairs(
         title=one.text("title"),
@@ -192,3 +197,18 @@ def _pairs(one: Found) -> judged.Pairs:
         problems=one.texts("problems"),
         rows=rows,
     )
+
+
+def _numbers(row: Found, others: tuple[str, ...]) -> list[str]:
+    """Names of what must be numbers."""
+    return [key for key, value in row.mapping().items() if key not in others and value is not None]
+
+
+def _with_ends(value: Found, ends: Found | None) -> judged.Interval:
+    """`ends` is [low, high]."""
+    if ends is None:
+        return judged.Interval(value.number())
+    if not isinstance(ends.value, list) or len(ends.value) != 2:
+        raise DataError(f"{ends.where} should be [low, high], found {ends.value!r:.60}")
+    low, high = (Found(ends.where, end).number() for end in ends.value)
+    return judged.Interval(value.number(), low, high)
