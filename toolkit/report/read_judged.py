@@ -52,7 +52,9 @@ def read_judgement(path: Path) -> Judgement:
 def _only_known_rows(results: Judgement, path: Path) -> None:
     """A row whose model is not described would have no place in a plot."""
     rows = {row for one in results.sets.values() for task in one.tasks.values() for row in task.rows}
-    rows |= {row for one in results.retrieval.values() for row in one.rows}  # compositionality has baselines without a model
+    rows |= {
+        row for one in results.retrieval.values() for row in one.rows
+    }  # compositionality has baselines without a model
     rows |= {row for means in results.means.values() for mean in means.values() for row in mean.rows}
     strangers = sorted(rows - set(results.models))
     if strangers:
