@@ -58,9 +58,7 @@ def _joined_pairs(columns: Columns, kind: str) -> dict[str, Pairs]:
     }
     joined = {}
     for key in dict.fromkeys(key for file in files.values() for key in file):
-        found = {
-            name: file[key] for name, file in files.items() if key in file and _judges(file[key], columns[name][1])
-        }
+        found = {name: file[key] for name, file in files.items() if key in file and columns[name][1] in file[key].rows}
         if not found:
             continue
         first = next(iter(found.values()))
@@ -73,16 +71,7 @@ def _joined_pairs(columns: Columns, kind: str) -> dict[str, Pairs]:
         joined[key] = replace(
             first,
             problems=([f"Judged differently: {unlike}"] if unlike else []) + problems,
-            rows={name: one.rows[columns[name][1]] for name, one in found.items() if columns[name][1] in one.rows},
-            text_only={
-                name: one.text_only[columns[name][1]]
-                for name, one in found.items()
-                if columns[name][1] in one.text_only
-            },
+            rows={name: one.rows[columns[name][1]] for name, one in found.items()},
             ranked=not unlike,
         )
     return joined
-
-
-def _judges(one: Pairs, row: str) -> bool:
-    return row in one.rows or row in one.text_only

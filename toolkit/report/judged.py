@@ -137,6 +137,9 @@ class JudgedModel:
     licence: str = ""
 
 
+PART, TEXT_ONLY = "part: ", "text only: "
+
+
 @dataclass(frozen=True)
 class Pairs:
     """A retrieval or compositionality set: metrics by model, in the order of the file."""
@@ -147,8 +150,7 @@ class Pairs:
     pictures: bool
     problems: list[str]
     rows: dict[str, dict[str, Interval]]
-    text_only: dict[str, dict[str, float]] = field(default_factory=dict)
-    """What sentences alone show; also of baselines that are no models."""
+    """By model and metric; PART and TEXT_ONLY stand before the names of such metrics."""
     ranked: bool = True
     """False where rows of a comparison were judged differently: none is the best."""
 

@@ -1,15 +1,12 @@
 """Tables of retrieval and of compositionality."""
 
-from toolkit.report.grids import Column, Entry, Grid, Line, best_of, is_best, percent_text, score_entry
-from toolkit.report.judged import Judgement, Pairs
-from toolkit.report.read_judged import PART
+from toolkit.report.grids import Column, Entry, Grid, Line, best_of, is_best, score_entry
+from toolkit.report.judged import PART, TEXT_ONLY, Interval, Judgement, Pairs
 from toolkit.report.wording import FRACTIONS, metric_label, metric_text
 
-INTERVALS = "In brackets: 95\u00a0% bootstrap intervals over pictures, where there are some."
-TEXT_ONLY = (
-    "Of the text tower alone, without pictures: no score. Mean cosine of a caption and its hard negative; share of pairs that have "
-    "one embedding (indistinguishable: wrong with any picture); share of captions that are nearer to another sentence than to their "
-    "hard negative (told apart). In percent but for the cosine."
+ABOUT_TEXTS = (
+    "Texts alone are no score: the mean cosine of a caption and its hard negative (1: nobody can tell them apart), the percent of "
+    "pairs with one embedding, and the percent of captions nearer to another sentence than to their negative."
 )
 
 
@@ -22,54 +19,42 @@ def retrieval_grids(results: Judgement) -> list[Grid]:
 
 
 def compositionality_grids(results: Judgement) -> list[Grid]:
-    """Up to two per set: accuracy and its parts where there are pictures; what the text tower shows by itself."""
-    grids = []
-    for one in results.compositionality.values():
-        size = f"{one.samples:,} questions"
-        grids += [_grid(results, one, size)] if one.rows else []
-        grids += [_text_grid(results, one, size)] if one.text_only else []
-    return grids
+    """One per set: the whole, its parts, and what texts alone say."""
+    return [_grid(results, one, f"{one.samples:,} questions") for one in results.compositionality.values()]
 
 
 def _grid(results: Judgement, one: Pairs, size: str) -> Grid:
-    names = [name for name in results.names() if name in one.rows]
+    names = [name for name in one.rows if name not in results.models]  # a baseline that is no model comes last
+    names = [name for name in results.names() if name in one.rows and name not in names] + names
     metrics = list(dict.fromkeys(metric for row in one.rows.values() for metric in row))
     lines = []
     for metric in metrics:
         scores = [one.rows[name].get(metric) for name in names]
-        best = best_of(scores) if one.ranked else None
-        entries = [score_entry(score, best=is_best(score, best)) for score in scores]
+        best = best_of(scores) if one.ranked and not metric.startswith(TEXT_ONLY) else None
+        entries = [_entry(metric, score, best) for score in scores]
         lines.append(Line(_label(metric), entries, strong=metric == "accuracy"))
-    with_ends = any(score.low is not None for row in one.rows.values() for score in row.values())
-    words = [f"{size}. In percent.", INTERVALS if with_ends else "Without intervals."]
-    words += [] if one.pictures else ["Judged on the sentences alone, without their pictures."]
+    words = [f"{size}. In percent{_intervals(one)}."]
+    if not one.pictures:
+        words.append("Judged on the sentences alone, without their pictures: there is no accuracy.")
+    if any(metric.startswith(TEXT_ONLY) for metric in metrics):
+        words.append(ABOUT_TEXTS)
     return Grid(one.title, " ".join(words), "Metric", [Column(name) for name in names], lines, notes=one.problems)
 
 
-def _text_grid(results: Judgement, one: Pairs, size: str) -> Grid:
-    known = results.names()
-    names = [name for name in known if name in one.text_only] + [name for name in one.text_only if name not in known]
-    metrics = list(dict.fromkeys(metric for row in one.text_only.values() for metric in row))
-    lines = [
-        Line(_plain(metric), [_text_entry(metric, one.text_only[name].get(metric)) for name in names])
-        for metric in metrics
-    ]
-    notes = [] if one.rows else one.problems
-    title = f"{one.title}: sentences alone"
-    return Grid(title, f"{size}. {TEXT_ONLY}", "Metric", [Column(name) for name in names], lines, notes=notes)
-
-
 def _label(metric: str) -> str:
-    """'add att, mean cosine' of a part."""
-    return _plain(metric) if metric.startswith(PART) else metric_label(metric)
+    if metric.startswith(PART):
+        return metric.removeprefix(PART).replace("_", " ")
+    if metric.startswith(TEXT_ONLY):
+        return f"Texts alone: {metric.removeprefix(TEXT_ONLY).replace('_', ' ')}"
+    return metric_label(metric)
 
 
-def _plain(metric: str) -> str:
-    words = metric.removeprefix(PART).replace("_", " ")
-    return words if metric.startswith(PART) else words.capitalize()
+def _entry(metric: str, score: Interval | None, best: float | None) -> Entry:
+    if score is not None and metric.endswith(FRACTIONS):
+        return Entry(metric_text(metric, score.value))
+    return score_entry(score, best=is_best(score, best))
 
 
-def _text_entry(metric: str, value: float | None) -> Entry:
-    if value is None:
-        return Entry()
-    return Entry(metric_text(metric, value) if metric.endswith(FRACTIONS) else percent_text(value))
+def _intervals(one: Pairs) -> str:
+    known = any(score.low is not None for row in one.rows.values() for score in row.values())
+    return "; intervals are 95\u00a0% bootstrap over pictures" if known else ", without intervals"

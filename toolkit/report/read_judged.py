@@ -8,7 +8,6 @@ from toolkit.report.details import DETAILS
 from toolkit.report.judged import Judgement
 from toolkit.report.untrusted import Found, read_json
 
-PART = "part: "
 PLACES = ("benchmarks/results.json", "results.json")
 """Under a run, an import or an export; in a folder that holds a benchmark alone."""
 FACTS = ("command", "written_at", "seconds", "data", "git_commit", "precision", "machine", "versions")
@@ -53,7 +52,9 @@ def read_judgement(path: Path) -> Judgement:
 def _only_known_rows(results: Judgement, path: Path) -> None:
     """A row whose model is not described would have no place in a plot."""
     rows = {row for one in results.sets.values() for task in one.tasks.values() for row in task.rows}
-    rows |= {row for one in (*results.retrieval.values(), *results.compositionality.values()) for row in one.rows}
+    rows |= {
+        row for one in results.retrieval.values() for row in one.rows
+    }  # compositionality has baselines without a model
     rows |= {row for means in results.means.values() for mean in means.values() for row in mean.rows}
     strangers = sorted(rows - set(results.models))
     if strangers:
@@ -177,34 +178,41 @@ def _means(whole: Found) -> dict[str, dict[str, judged.Mean]]:
 
 
 def _pairs(one: Found) -> judged.Pairs:
-    """`parts` are put behind the metric they are parts of."""
+    """`parts` are put behind the metric they are parts of; `text_only` numbers are no scores and say so."""
+    rows: dict[str, dict[str, judged.Interval]] = {}
+    for name, row in one.items("rows"):
+        only, ends = row.get("text_only"), dict(row.items("intervals"))
+        values = {
+            key: _with_ends(row.need(key), ends.get(key)) for key in _numbers(row, ("parts", "text_only", "intervals"))
+        }
+        values |= {f"{judged.PART}{part}": judged.Interval(value.number()) for part, value in row.items("parts")}
+        if only is not None:
+            values |= {
+                f"{judged.TEXT_ONLY}{key}": judged.Interval(only.need(key).number())
+                for key in _numbers(only, ("parts",))
+            }
+        rows[name] = values
     captions, pictures = one.optional("captions"), one.get("pictures")
-    text_only = {name: inside for name, row in one.items("rows") if (inside := row.get("text_only"))}
     return judged.Pairs(
         title=one.text("title"),
         samples=int(one.need("samples").number()),
         captions=None if captions is None else int(captions),
         pictures=pictures is None or pictures.value is not False,
         problems=one.texts("problems"),
-        rows={name: scores for name, row in one.items("rows") if (scores := _pair_scores(row))},
-        text_only={name: _text_only(inside) for name, inside in text_only.items()},
+        rows=rows,
     )
 
 
-def _pair_scores(row: Found) -> dict[str, judged.Interval]:
-    """Every number of a row, with its ends from `intervals` where it has them, then its parts."""
-    ends = {}
-    for name, pair in row.items("intervals"):
-        low, high = pair.value if isinstance(pair.value, list) and len(pair.value) == 2 else (None, None)
-        ends[name] = (Found(pair.where, low).number(), Found(pair.where, high).number())
-    known = [key for key in row.mapping() if key not in ("parts", "intervals", "text_only") and row.get(key)]
-    scores = {key: judged.Interval(row.need(key).number(), *ends.get(key, (None, None))) for key in known}
-    return scores | {f"{PART}{part}": judged.Interval(value.number()) for part, value in row.items("parts")}
+def _numbers(row: Found, others: tuple[str, ...]) -> list[str]:
+    """Names of what must be numbers."""
+    return [key for key, value in row.mapping().items() if key not in others and value is not None]
 
 
-def _text_only(inside: Found) -> dict[str, float]:
-    """Numbers of the text tower alone: those of the whole set, then `part: add att, mean_cosine` and so on."""
-    scores = {key: inside.need(key).number() for key in inside.mapping() if key != "parts" and inside.get(key)}
-    for part, values in inside.items("parts"):
-        scores |= {f"{PART}{part}, {key}": values.need(key).number() for key in values.mapping() if values.get(key)}
-    return scores
+def _with_ends(value: Found, ends: Found | None) -> judged.Interval:
+    """`ends` is [low, high]."""
+    if ends is None:
+        return judged.Interval(value.number())
+    if not isinstance(ends.value, list) or len(ends.value) != 2:
+        raise DataError(f"{ends.where} should be [low, high], found {ends.value!r:.60}")
+    low, high = (Found(ends.where, end).number() for end in ends.value)
+    return judged.Interval(value.number(), low, high)

@@ -84,7 +84,9 @@ def test_results_add_up(image_run: MakeRun, data: Path) -> None:
     first = evaluate(asked)["sets"]["colours"]["tasks"]["zero_shot"]
     evaluate(replace(asked, tasks=("linear_probe",)))
     both = evaluate(replace(asked, sets=("few",)))["sets"]
-    assert list(both["colours"]["tasks"]) == ["zero_shot", "linear_probe"] and list(both["few"]["tasks"]) == ["zero_shot"]
+    assert list(both["colours"]["tasks"]) == ["zero_shot", "linear_probe"] and list(both["few"]["tasks"]) == [
+        "zero_shot"
+    ]
     assert both["colours"]["tasks"]["zero_shot"] == first
     other = evaluate(replace(asked, sets=("few",), precision="bf16"))["sets"]
     assert list(other) == ["few"]

@@ -52,10 +52,10 @@ def test_rows_of_rows() -> None:
 
 def test_a_fine_tuning_from_a_split_is_the_same_either_way() -> None:
     """From PNGs to the number."""
-    settings = TuneSettings(METRICS["top1"], learning_rates=(1e-2,), trial_epochs=1, final_epochs=2, batch_size=16)
+    settings = TuneSettings(METRICS["top1"], learning_rates=(1e-2,), trial_epochs=1, final_epochs=1, batch_size=16)
     results = []
     for budget in (2**20, 0):
-        images = tuned_images(split_of(30), split_of(20, seed=1), PREPROCESS, False, budget=budget)
+        images = tuned_images(split_of(16), split_of(10, seed=1), PREPROCESS, False, budget=budget)
         results.append(fine_tune(images, 2, settings, module_factory=Tower, text_head=text_head(2)))
     assert results[0].curve == results[1].curve and torch.equal(results[0].probabilities, results[1].probabilities)
     assert results[0].tried == results[1].tried
