@@ -66,4 +66,6 @@ def check_student(to: str, source: Source) -> None:
     why = FORMATS[to].refusal(source)
     if why:
         able = [name for name in ("open_clip", "hugging_face") if name != to and not FORMATS[name].refusal(source)]
-        raise ExportError(f"--to {to}: {why}; use --to {', '.join([*able, 'onnx'])} or torch_export, which take any student")
+        raise ExportError(
+            f"--to {to}: {why}; use --to {', '.join([*able, 'onnx'])} or torch_export, which take any student"
+        )
