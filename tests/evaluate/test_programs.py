@@ -115,6 +115,12 @@ def pickled(thing: Any) -> bytes:
     return buffer.getvalue()
 
 
+def in_spec(kind: str, context: str | None) -> Callable[[bytes], bytes]:
+    """Let the arguments lie in another container."""
+    spec = json.dumps([1, {"type": kind, "context": context, "children_spec": []}])
+    return edited(lambda model: model["graph_module"]["module_call_graph"][0]["signature"].update(in_spec=spec))
+
+
 def attacks(trap: Path) -> dict[str, tuple[dict[str, Any], str]]:
     """Name -> (what is changed, what the message has)."""
     code = f"__import__('pathlib').Path('{trap}').touch()"
@@ -143,22 +149,19 @@ def attacks(trap: Path) -> dict[str, tuple[dict[str, Any], str]]:
         "a library": ({"data__aotinductor__model__x.so": b""}, "a part named 'data/aotinductor/model/x.so'"),
         "a function of torch": ({model: call("torch.os.system")}, "the target 'torch.os.system'"),
         "an operator": ({model: call("_operator.methodcaller")}, "the target '_operator.methodcaller'"),
+        "a part of the interpreter": (
+            {model: call("torch.ops.aten.__init__.__globals__")},
+            "the target 'torch.ops.aten.__init__.__globals__'",
+        ),
         "a file": ({model: call("torch.ops.aten.from_file.default")}, "the target 'torch.ops.aten.from_file.default'"),
         "a guard": ({model: edited(lambda m: m.update(guards_code=[code]))}, 'the guards_code "__import__'),
         "a name": (
             {model: edited(lambda m: m["graph_module"]["graph"]["nodes"][0].update(name=f"x={code};y"))},
             'the name "x=__import__',
         ),
-        "a container": (
-            {
-                model: edited(
-                    lambda m: m["graph_module"]["module_call_graph"][0]["signature"].update(
-                        in_spec='[1, {"type": "builtins.dict", "context": "{\\"__enum__\\": 1}", "children_spec": []}]'
-                    )
-                )
-            },
-            "the context",
-        ),
+        "a module by name": ({model: in_spec("builtins.dict", '{"__enum__": 1, "fqn": "x:y"}')}, "the context"),
+        "the same in disguise": ({model: in_spec("builtins.dict", r'["\u005f"]')}, "the context"),
+        "a container of one's own": ({model: in_spec("mine.Pair", None)}, "a container 'mine.Pair'"),
     }
 
 

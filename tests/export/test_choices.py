@@ -100,3 +100,30 @@ def test_the_record_has_a_hash_of_every_file(own_text_run: MakeRun, tmp_path: Pa
     state = load_file(tmp_path / "out" / "open_clip_model.safetensors")
     image = sum(value.numel() for name, value in state.items() if name.startswith("visual."))
     assert record["params"] == {"image": image, "text": sum(value.numel() for value in state.values()) - image}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["open_clip", "hugging_face", "onnx", "torch_export"])
+def test_the_papers_swin(to: str, image_run: MakeRun, tmp_path: Path) -> None:
+    """Swin-T at its real size: its embeddings through every library but transformers, whose CLIPModel is a plain ViT."""
+    run, out = image_run("timm/swin_tiny_patch4_window7_224"), tmp_path / "out"
+    if to == "hugging_face":
+        with pytest.raises(ExportError, match="use --to open_clip, onnx or torch_export, which take any student"):
+            export_run(run, to, out)
+        return
+    record = export_run(run, to, out)
+    assert max(record["parity"]["image_features"], record["parity"]["text_features"]) < 1e-5
+    student = from_folder(run / "checkpoints" / "step_00000003", asked_by="test")
+    assert record["params"]["image"] == student.image_params > 27_000_000
+    found = open_export(out, torch.device("cpu")).encoder
+    pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (student.preprocess.mean, student.preprocess.std))
+    with torch.no_grad():
+        wanted = student.module.eval().encode_image((pixels.float() / 255 - mean) / std)  # type: ignore[operator]
+    assert torch.allclose(found.encode_image(pixels), torch.nn.functional.normalize(wanted, dim=-1), atol=1e-5)
+
+
+def test_a_refusal_names_every_format_that_can(image_run: MakeRun, clip: str, tmp_path: Path) -> None:
+    """GELU beside QuickGELU: open_clip has one switch, transformers two."""
+    with pytest.raises(ExportError, match="one switch for both; use --to hugging_face, onnx or torch_export"):
+        export_run(image_run(f"{clip}-gelu"), "open_clip", tmp_path / "out")

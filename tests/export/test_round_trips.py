@@ -79,7 +79,9 @@ def test_an_architecture_without_a_name(to: str, nameless: Path, tmp_path: Path)
     assert json.loads((again / "student.json").read_text())["numerics"]["layer_norm_eps"] == [1e-3]
 
 
-@pytest.mark.parametrize("name", ["", pytest.param("timm/test_vit", marks=pytest.mark.slow), "timm/test_resnet"])
+@pytest.mark.parametrize(
+    "name", ["", *(pytest.param(f"timm/{name}", marks=pytest.mark.slow) for name in ("test_vit", "test_resnet"))]
+)
 def test_an_image_tower_and_its_teachers_text_tower(name: str, image_run: MakeRun, clip: str, tmp_path: Path) -> None:
     """Both, each from its own file; with --image-only the student as it was."""
     run = image_run(name or clip)

@@ -132,12 +132,12 @@ def swin_by_hand(pretrained: bool = False, **more: Any) -> Any:
     return _create_swin_transformer("swin_tiny_patch4_window7_224", **size, **more)
 
 
-def check_swin(size: Size, written: Written, imported: Imported) -> Model:
-    """Features of the original's formulas, with shifted windows and its downsampling."""
+def check_swin(size: Size, written: Written, imported: Imported, wrapper: str = "model") -> Model:
+    """Features of the original's formulas, with shifted windows and its downsampling; saved under `wrapper`."""
     state, width = swin_state(size), 8 * size.width
     projection = torch.randn(width, 768, generator=torch.Generator().manual_seed(2)) / width**0.5
     everything = {**prefixed(state, "image_encoder."), "image_projection": projection}
-    model = imported(written({"model": everything}))
+    model = imported(written({wrapper: everything, "epoch": 3}))
     images = pictures(224, 1)
     assert close(features(model, images), swin(size, exact(state), images.double()) @ projection.double())
     assert torch.equal(model.module.float().state_dict()["visual.head.proj.weight"], projection.T)
@@ -157,9 +157,9 @@ def test_a_small_swin(
 
 @pytest.mark.slow
 def test_swin_tiny_at_its_real_size(written: Written, imported: Imported) -> None:
-    """189 tensors, 28,109,178 parameters."""
+    """189 tensors, 28,109,178 parameters, as the authors' training script saves them."""
     assert len(swin_state(TINY)) == 188
-    model = check_swin(TINY, written, imported)
+    model = check_swin(TINY, written, imported, "image_state_dict")
     assert model.name == "timm/swin_tiny_patch4_window7_224" and model.image_params == 28_109_178
 
 

@@ -30,6 +30,8 @@ def test_no_file(tmp_path: Path, refused: Refused) -> None:
     assert "missing.pt does not exist" in refused(tmp_path / "missing.pt")
     (tmp_path / "empty").mkdir()
     assert "holds no weights; looked for model.safetensors" in refused(tmp_path / "empty")
+    (tmp_path / "export.json").write_text("{}")
+    assert "is an export of a computation" in refused(tmp_path)
     (tmp_path / "empty" / "model.safetensors.index.json").write_text("[1]")
     assert "holds a list instead of an object" in refused(tmp_path / "empty")
     (tmp_path / "empty" / "model.safetensors.index.json").write_text("{")

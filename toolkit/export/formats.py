@@ -65,5 +65,7 @@ def check_student(to: str, source: Source) -> None:
     """Raise ExportError with the reason and the alternative where the student cannot have this form."""
     why = FORMATS[to].refusal(source)
     if why:
-        other = "" if to == "open_clip" or open_clip.refusal(source) else "open_clip, "
-        raise ExportError(f"--to {to}: {why}; use --to {other}onnx or torch_export, which take any student")
+        able = [name for name in ("open_clip", "hugging_face") if name != to and not FORMATS[name].refusal(source)]
+        raise ExportError(
+            f"--to {to}: {why}; use --to {', '.join([*able, 'onnx'])} or torch_export, which take any student"
+        )

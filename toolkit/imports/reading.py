@@ -81,6 +81,11 @@ def weight_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     name = next((name for name in IN_FOLDERS if (path / name).is_file()), None)
+    if name is None and (path / "export.json").is_file():
+        raise CheckpointError(
+            f"{path} is an export of a computation, which says nothing of the architecture to build a student from; import an "
+            "open_clip or hugging_face export, or use the run itself"
+        )
     if name is None:
         raise CheckpointError(f"{path} holds no weights; looked for {', '.join(IN_FOLDERS)}; or give the file itself")
     if not name.endswith(".json"):
