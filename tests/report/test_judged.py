@@ -64,7 +64,7 @@ def test_numbers_stand_with_intervals_differences_and_p_values(page: str) -> Non
         in text
     )
     assert "top-1, 10,000 pictures, 6 classes" in text and "18 templates" in text
-    assert "± 0.4 over 3 seeds" in text
+    assert "± 0.4" in text and "standard deviation over 3 seeds" in text
     imagenet = content["sets"]["imagenet-1k"]["tasks"]["zero_shot"]["rows"]
     assert f'<p class="headline">Zero-shot, ImageNet-1K: student {imagenet["student"]["value"]:.1f} [' in page
 

@@ -10,16 +10,20 @@ from toolkit.report.plots import RULE, TEXT, Key, Plot, figure_as_svg
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FEWEST_SPOKES = 3
+FEWEST_SPOKES = 4
+"""With fewer, bars say more."""
 LONGEST_NAME = 16
 RINGS = (20, 40, 60, 80, 100)
-REACH = 1.85
-"""Half a side of the drawing, where the outermost ring is 1: room for the names."""
+LETTER = 0.0277
+"""Width of a letter of a name, as a part of half a side of the drawing."""
 
 
 def draw_radar(name: str, title: str, remark: str, spokes: Sequence[str],
                outlines: Mapping[str, Sequence[float | None]], numbers: Mapping[str, int]) -> Plot:  # fmt: skip
     """Percents per spoke by model, from 0 in the middle to 100; an outline is open where a value is not there."""
+    reach = 1.08 / (
+        1 - LETTER * max(len(shortened(spoke)) for spoke in spokes)
+    )  # the outermost ring is 1: room for the names
     angles = [math.pi / 2 - 2 * math.pi * number / len(spokes) for number in range(len(spokes))]
 
     def at(angle: float, radius: float) -> tuple[float, float]:
@@ -30,7 +34,7 @@ def draw_radar(name: str, title: str, remark: str, spokes: Sequence[str],
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.set_aspect("equal")
-        axes.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH))
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
         for ring in RINGS:
             axes.plot(
                 *zip(*[at(angle, ring / 100) for angle in [*angles, angles[0]]], strict=True), color=RULE, linewidth=0.7

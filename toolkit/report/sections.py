@@ -21,7 +21,7 @@ from toolkit.report.wording import duration_text, plain_text
 
 @dataclass(frozen=True)
 class TaskView:
-    """One way of judging: its table, its radar where there are three sets, its bars."""
+    """One way of judging: its table, its radar where there are sets enough, its bars."""
 
     grid: Grid
     radar: Plot | None

@@ -28,7 +28,7 @@ INTERVALS = (
     "seeds."
 )
 DIFFERENCES = "Differences are in points on the same pictures, with a two-sided p-value."
-SEEDS = "± is the standard deviation over the seeds that drew the labelled pictures."
+SEEDS = "± is the standard deviation over {} seeds, which drew the labelled pictures."
 BEST = "Bold is the best of what was measured here."
 PUBLISHED_WORDS = "Published scores were not measured here: other code, other machines, in places other templates."
 
@@ -93,7 +93,7 @@ def set_grid(results: Judgement, task: str) -> Grid:
         (f"{label[:1].upper()}{label[1:]}." if label else "", True),
         ("In percent.", True),
         (INTERVALS, any(row.score.low is not None for row in rows)),
-        (SEEDS, any(row.std is not None for row in rows)),
+        (SEEDS.format(max((row.seeds for row in rows), default=0)), any(row.std is not None for row in rows)),
         (DIFFERENCES, bool(others)),
         (BEST, len(names) > 1),
         (PUBLISHED_WORDS, bool(published)),
@@ -121,7 +121,7 @@ def row_entry(row: Row | None, best: float | None) -> Entry:
     entry = score_entry(row.score, best=is_best(row.score, best))
     if row.seeds < 2 or row.std is None:
         return entry
-    spread = f"± {row.std:.1f} over {row.seeds} seeds"
+    spread = f"± {row.std:.1f}"
     return Entry(entry.text, f"{spread} {interval_text(row.score)}".strip(), entry.best)
 
 
