@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any
 
 from toolkit import distributed
 from toolkit.data.index import write_aside
-from toolkit.errors import ConfigError
+from toolkit.errors import ConfigError, DataError
 from toolkit.evaluate.confidence import Comparison
 from toolkit.evaluate.cost import costs_of
 from toolkit.evaluate.judged import Judged
@@ -43,9 +44,14 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
     why_not = check_splits(request, sets)
     predictions.check_counts(request, sets)
     sentences = read_sentences(request.sentences) if request.sentences else []
+    cache = Cache(request.cache or default_folder())
+    if request.out is not None:
+        writable(request.out, f"--out {request.out}")
+    writable(cache.folder, f"--cache {cache.folder}")
     distributed.init()
     models = all_models(request)
-    cache = Cache(request.cache or default_folder())
+    if request.out is None:
+        writable(place(request), f"{place(request)}, where the results go without --out,")
     embedder = Embedder(cache, request.batch_size, request.workers)
     path = place(request) / NAME
     results = header(request, models, command) | {
@@ -110,6 +116,18 @@ def place(request: Request) -> Path:
     if request.model.startswith(OPEN_CLIP):
         return Path("runs") / FOLDER / request.model.removeprefix(OPEN_CLIP).replace("/", "-")
     return Path(request.model) / FOLDER
+
+
+def writable(folder: Path, asked_by: str) -> None:
+    """Make it, and DataError where it cannot be, or nothing can be written there: before anything is computed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"{asked_by} is no folder that can be written ({error.strerror or error}); give another"
+        ) from error
 
 
 def header(request: Request, models: Mapping[str, Judged], command: str) -> dict[str, Any]:
