@@ -227,7 +227,12 @@ def data_worker(_: int) -> None:
     torch.set_num_threads(1)
     rank = multiprocessing.parent_process()
     if rank is not None:
-        threading.Thread(target=lambda: (rank.join(), os._exit(1)), daemon=True).start()
+
+        def end_with_it() -> None:
+            rank.join()
+            os._exit(1)
+
+        threading.Thread(target=end_with_it, daemon=True).start()
 
 
 def batches(

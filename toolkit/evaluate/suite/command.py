@@ -58,6 +58,9 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
         "sets": {}, "means": {}, "missing": {**missing, **routes.missing, **why_not}
     }  # fmt: skip
     results |= earlier_results(path, results)
+    hide_pictures(results, request)
+    for who, cost in results.pop("costs", {}).items():
+        results["models"][who]["cost"] = cost
     judge = SetJudge(request, models, embedder, cache)
     comparisons: dict[str, dict[str, dict[str, Comparison]]] = {}
     for name, one in sets.items():
@@ -65,7 +68,7 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
         if distributed.is_main():
             add_set(results, request, models, one, found)
             comparisons[name] = found.comparisons
-            results["means"] = means.group_means(results["sets"], comparisons)
+            results["means"] = means.group_means(results["sets"], comparisons, results["means"])
             results["seconds"] = time.perf_counter() - begin
             write(path, results)
             print(table.of_set(name, found.json, judge.main), flush=True)
@@ -182,10 +185,19 @@ def write(path: Path, results: dict[str, Any]) -> None:
     write_aside(path, json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def hide_pictures(results: dict[str, Any], request: Request) -> None:
+    """Those of an earlier command go too where `--pictures` does not name their set."""
+    for name, one in results["sets"].items():
+        for found in one["tasks"].values() if not request.shows(name) else ():
+            found.pop("pictures", None)
+            found.pop("worst", None)
+    if not any(request.shows(name) for name in results["sets"]):
+        results.pop("nearest_sentences", None)
+
+
 def add_costs(results: dict[str, Any], models: Mapping[str, Judged]) -> None:
     """Sizes and latencies, measured in turn; those of an earlier command where all models have them."""
-    costs = results.pop("costs", {})
-    if not set(models) <= set(costs):
-        costs = costs_of(models, lambda line: print(line, file=sys.stderr, flush=True))
-    for who in models:
-        results["models"][who]["cost"] = costs[who]
+    if all("cost" in results["models"][who] for who in models):
+        return
+    for who, cost in costs_of(models, lambda line: print(line, file=sys.stderr, flush=True)).items():
+        results["models"][who]["cost"] = cost
