@@ -1,6 +1,8 @@
 """Unpaired streams of images and of sentences (or one of pairs): endless, exact once per pass, resumable at any step."""
 
 import multiprocessing
+import os
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -217,9 +219,20 @@ def as_it_is(batch: Any) -> Any:
     return batch
 
 
-def one_thread(_: int) -> None:
-    """A data worker uses one thread: ranks x workers of them share the machine."""
+def data_worker(_: int) -> None:
+    """A data worker uses one thread, as ranks x workers of them share the machine, and ends when its rank does.
+
+    torch's own look at the parent sees the fork server, which lives as long as its workers: whoever reads our output would wait.
+    """
     torch.set_num_threads(1)
+    rank = multiprocessing.parent_process()
+    if rank is not None:
+
+        def end_with_it() -> None:
+            rank.join()
+            os._exit(1)
+
+        threading.Thread(target=end_with_it, daemon=True).start()
 
 
 def batches(
@@ -231,7 +244,7 @@ def batches(
         batch_sampler=RankRows(global_batch, rank, world, first_step),
         num_workers=workers,
         collate_fn=as_it_is,
-        worker_init_fn=one_thread,
+        worker_init_fn=data_worker,
         generator=torch.Generator(),  # its own: making an iterator draws a number, which would shift dropout after a resume
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,

@@ -18,7 +18,7 @@ from toolkit.data.images import BadSample
 from toolkit.data.shards import Shard, ShardPath, scan_shard
 from toolkit.data.store import EmbeddingStore
 from toolkit.data.store_file import as_stored
-from toolkit.data.streams import one_thread, without_worker_traceback, worker_context
+from toolkit.data.streams import data_worker, without_worker_traceback, worker_context
 from toolkit.embed.pool import ROWS, Pool, Reader
 
 
@@ -139,7 +139,7 @@ def fill(
         batch_size=max(1, batch_size // store.views),
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=one_thread,
+        worker_init_fn=data_worker,
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context=worker_context() if workers else None,

@@ -16,7 +16,7 @@ from toolkit.config import Preprocess
 from toolkit.data.cache import ShardCache
 from toolkit.data.decode import BadSample
 from toolkit.data.shards import expand_shards, scan_shard
-from toolkit.data.streams import without_worker_traceback, worker_context
+from toolkit.data.streams import data_worker, without_worker_traceback, worker_context
 from toolkit.data.texts import decode_text
 from toolkit.data.views import PlainViews
 from toolkit.errors import DataError
@@ -120,6 +120,7 @@ def rank_loader(data: Sized, batch_size: int, workers: int) -> Iterator[dict[str
         num_workers=workers,
         generator=torch.Generator(),  # judging draws nothing from the training's generator
         collate_fn=collate,
+        worker_init_fn=data_worker,
         multiprocessing_context=worker_context() if workers else None,
     )
     return without_worker_traceback(loader)

@@ -1,6 +1,7 @@
 """One command judges a run on sets in folders; every number again by hand."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +156,28 @@ def test_mistakes(more: dict[str, Any], kind: type[Exception], words: str, image
     with pytest.raises(kind, match=words):
         evaluate(asked)
     assert not list(data.parent.glob("run/benchmarks/*"))
+
+
+def test_folders_that_cannot_be_written(image_run: MakeRun, data: Path) -> None:
+    """Said before anything is computed, as are a rate of nothing and sentences that no picture would be beside."""
+    file = data.parent / "file"
+    file.touch()
+    run = image_run()
+    for more in ({"out": file / "below"}, {"cache": file}):
+        with pytest.raises(DataError, match="no folder that can be written"):
+            evaluate(replace(request(run, data), **more))
+    for more in ({"pictures": ("none",)}, {"tasks": ("retrieval",)}):
+        with pytest.raises(ConfigError, match="--sentences shows those nearest to pictures"):
+            evaluate(request(run, data, sentences=file, **more))
+    with pytest.raises(ConfigError, match="above 0"):
+        evaluate(request(run, data, tasks=("linear_probe",), **{"learning_rates": (0.0,)}))
+
+
+def test_file_names_of_any_bytes(image_run: MakeRun, data: Path) -> None:
+    """Not every name is UTF-8."""
+    first = data / "colours/test/red/0.png"
+    os.rename(first, os.fsencode(first.parent) + b"/caf\xe9.png")
+    assert evaluate(request(image_run(), data, sets=("colours",)))["sets"]["colours"]["samples"] == 15
 
 
 def test_models_beside(image_run: MakeRun, own_text_run: MakeRun, clip: str, data: Path) -> None:

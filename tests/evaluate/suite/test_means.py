@@ -47,6 +47,10 @@ def test_mean_only_where_all_sets_are_there(group: str, count: int) -> None:
     assert one["high"] - one["value"] == pytest.approx(2 / np.sqrt(count))
     assert found[group]["differences"]["teacher"]["value"] == pytest.approx(-one["value"])
     assert group_means(*rows(names[1:])) == {}
+    sets, _ = rows(names)
+    assert group_means(sets, {}, {"zero_shot": found})["zero_shot"] == found  # of an earlier command
+    sets[names[0]]["tasks"]["zero_shot"]["rows"]["student"]["value"] += 1
+    assert group_means(sets, {}, {"zero_shot": found})["zero_shot"][group]["differences"] == {}
 
 
 def memes(data: Path, pictures: int) -> None:

@@ -92,6 +92,19 @@ def test_results_add_up(image_run: MakeRun, data: Path) -> None:
     assert list(other) == ["few"]
 
 
+def test_a_second_command_loses_nothing_of_the_first(image_run: MakeRun, data: Path) -> None:
+    """Costs and sentences stay where the second asks for neither; pictures go where it forbids them."""
+    (data.parent / "words.txt").write_text("a red one\na green one\na blue one\n")
+    asked = request(image_run(), data, sets=("colours",))
+    first = evaluate(replace(asked, cost=True, sentences=data.parent / "words.txt"))
+    for _ in range(2):
+        second = evaluate(replace(asked, sets=("few",)))
+    assert second["models"] == first["models"]
+    assert second["nearest_sentences"] == first["nearest_sentences"]
+    hidden = evaluate(replace(asked, sets=("few",), pictures=("none",)))
+    assert "png" not in json.dumps(hidden) and list(hidden["sets"]) == ["colours", "few"]
+
+
 def test_an_export_as_the_model(image_run: MakeRun, data: Path) -> None:
     """ONNX gives the run's answers, and cannot be fine-tuned."""
     from toolkit.export.command import export_run

@@ -70,7 +70,9 @@ def fingerprint(split: Split) -> str:
     """
     digest = hashlib.sha256(split.labels.tobytes())
     for row in range(len(split)):
-        digest.update(f"{split.pictures.key(row)}\n".encode())
+        digest.update(
+            f"{split.pictures.key(row)}\n".encode(errors="surrogateescape")
+        )  # names of files may be any bytes
     for path in files_of(split):
         stat = path.stat()
         digest.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())

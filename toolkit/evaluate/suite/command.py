@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any
 
 from toolkit import distributed
 from toolkit.data.index import write_aside
-from toolkit.errors import ConfigError
+from toolkit.errors import ConfigError, DataError
 from toolkit.evaluate.confidence import Comparison
 from toolkit.evaluate.cost import costs_of
 from toolkit.evaluate.judged import Judged
@@ -43,15 +44,23 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
     why_not = check_splits(request, sets)
     predictions.check_counts(request, sets)
     sentences = read_sentences(request.sentences) if request.sentences else []
+    cache = Cache(request.cache or default_folder())
+    if request.out is not None:
+        writable(request.out, f"--out {request.out}")
+    writable(cache.folder, f"--cache {cache.folder}")
     distributed.init()
     models = all_models(request)
-    cache = Cache(request.cache or default_folder())
+    if request.out is None:
+        writable(place(request), f"{place(request)}, where the results go without --out,")
     embedder = Embedder(cache, request.batch_size, request.workers)
     path = place(request) / NAME
     results = header(request, models, command) | {
         "sets": {}, "means": {}, "missing": {**missing, **routes.missing, **why_not}
     }  # fmt: skip
     results |= earlier_results(path, results)
+    hide_pictures(results, request)
+    for who, cost in results.pop("costs", {}).items():
+        results["models"][who]["cost"] = cost
     judge = SetJudge(request, models, embedder, cache)
     comparisons: dict[str, dict[str, dict[str, Comparison]]] = {}
     for name, one in sets.items():
@@ -59,7 +68,7 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
         if distributed.is_main():
             add_set(results, request, models, one, found)
             comparisons[name] = found.comparisons
-            results["means"] = means.group_means(results["sets"], comparisons)
+            results["means"] = means.group_means(results["sets"], comparisons, results["means"])
             results["seconds"] = time.perf_counter() - begin
             write(path, results)
             print(table.of_set(name, found.json, judge.main), flush=True)
@@ -110,6 +119,18 @@ def place(request: Request) -> Path:
     if request.model.startswith(OPEN_CLIP):
         return Path("runs") / FOLDER / request.model.removeprefix(OPEN_CLIP).replace("/", "-")
     return Path(request.model) / FOLDER
+
+
+def writable(folder: Path, asked_by: str) -> None:
+    """Make it, and DataError where it cannot be, or nothing can be written there: before anything is computed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"{asked_by} is no folder that can be written ({error.strerror or error}); give another"
+        ) from error
 
 
 def header(request: Request, models: Mapping[str, Judged], command: str) -> dict[str, Any]:
@@ -164,10 +185,19 @@ def write(path: Path, results: dict[str, Any]) -> None:
     write_aside(path, json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def hide_pictures(results: dict[str, Any], request: Request) -> None:
+    """Those of an earlier command go too where `--pictures` does not name their set."""
+    for name, one in results["sets"].items():
+        for found in one["tasks"].values() if not request.shows(name) else ():
+            found.pop("pictures", None)
+            found.pop("worst", None)
+    if not any(request.shows(name) for name in results["sets"]):
+        results.pop("nearest_sentences", None)
+
+
 def add_costs(results: dict[str, Any], models: Mapping[str, Judged]) -> None:
     """Sizes and latencies, measured in turn; those of an earlier command where all models have them."""
-    costs = results.pop("costs", {})
-    if not set(models) <= set(costs):
-        costs = costs_of(models, lambda line: print(line, file=sys.stderr, flush=True))
-    for who in models:
-        results["models"][who]["cost"] = costs[who]
+    if all("cost" in results["models"][who] for who in models):
+        return
+    for who, cost in costs_of(models, lambda line: print(line, file=sys.stderr, flush=True)).items():
+        results["models"][who]["cost"] = cost

@@ -25,10 +25,18 @@ def earlier_results(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
         kept = {"sets": nonempty({name: with_tasks(one, same) for name, one in before["sets"].items()})}
         for kind in KEPT:
             kept[kind] = nonempty({name: with_rows(one, same) for name, one in before.get(kind, {}).items()})
+        kept["means"] = nonempty(
+            {
+                task: nonempty({group: with_rows(one, same) for group, one in groups.items()})
+                for task, groups in before["means"].items()
+            }
+        )
+        shown = [dict(one) for one in before.get("nearest_sentences", [])]
         costs = {who: before["models"][who]["cost"] for who in same if "cost" in before["models"][who]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return {**kept, "costs": costs}
+    nearest = [{key: value for key, value in one.items() if key == "png" or key in same} for one in shown]
+    return {**kept, "costs": costs} | ({"nearest_sentences": nearest} if nearest else {})
 
 
 def with_tasks(one: Mapping[str, Any], same: set[str]) -> dict[str, Any]:

@@ -14,10 +14,13 @@ GROUPS = ("elevater", "robustness")
 
 
 def group_means(
-    sets: Mapping[str, Mapping[str, Any]], comparisons: Mapping[str, Mapping[str, Mapping[str, Comparison]]]
+    sets: Mapping[str, Mapping[str, Any]],
+    comparisons: Mapping[str, Mapping[str, Mapping[str, Comparison]]],
+    earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """By task and group, with `sets` as results.json has them and comparisons by set, task and baseline.
 
+    Differences whose draws are gone are those of `earlier`, where the rows are still the same.
     The interval of a mean joins those of the sets, which are independent: half-widths add as squares.
     """
     found: dict[str, Any] = {}
@@ -35,10 +38,14 @@ def group_means(
                 for who in whose
                 if all(who in of for of in drawn)  # not those of an earlier command: their draws are gone
             }
+            computed = {who: mean_row([rows[name][who] for name in members]) for who in whose}
+            was = (earlier or {}).get(task, {}).get(group, {})
+            if was.get("rows") == computed:
+                differences = was["differences"] | differences
             found.setdefault(task, {})[group] = {
                 "sets": len(members),
                 "level": LEVEL,
-                "rows": {who: mean_row([rows[name][who] for name in members]) for who in whose},
+                "rows": computed,
                 "differences": differences,
             }
     return found

@@ -91,11 +91,16 @@ def check(request: Request) -> Request:
             raise ConfigError(
                 f"{option} {','.join(map(str, values)) or '(nothing)'}: give numbers from {low:g} on, each once"
             )
-    if any(not 0 <= rate < 1e3 for rate in request.learning_rates):
+    if any(not 0 < rate < 1e3 for rate in request.learning_rates):
         raise ConfigError(f"--learning-rates {request.learning_rates}: give numbers above 0, such as 1e-3,1e-2")
     if request.predictions and not request.on_sets():
         raise ConfigError(
             "--predictions goes with tasks on labelled sets, such as --tasks zero_shot; add one, or leave it out"
+        )
+    if request.sentences and not (request.on_sets() and request.pictures not in ((), ("none",))):
+        raise ConfigError(
+            "--sentences shows those nearest to pictures of a labelled set; found "
+            f"--tasks {','.join(request.tasks)} --pictures {','.join(request.pictures)}; add zero_shot or pictures, or leave it out"
         )
     if request.trained_projection and not {"linear_probe", "linear_probe_clean", "k_shot"} & set(request.tasks):
         raise ConfigError("--trained-projection goes with linear_probe or k_shot; add one of them, or leave it out")

@@ -13,7 +13,7 @@ from toolkit import heartbeat
 from toolkit.config import Preprocess
 from toolkit.data.benchmarks import Split
 from toolkit.data.benchmarks.views import SplitViews
-from toolkit.data.streams import without_worker_traceback, worker_context
+from toolkit.data.streams import data_worker, without_worker_traceback, worker_context
 
 BUDGET = 4 * 2**30
 """Bytes of one split that a process holds; 28,000 pictures of 224 x 224."""
@@ -62,6 +62,7 @@ class ReadViews:
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # the workers' seeds are not drawn from anybody's generator
+            worker_init_fn=data_worker,
             multiprocessing_context=worker_context() if workers else None,
         )
 
