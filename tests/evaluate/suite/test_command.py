@@ -1,6 +1,7 @@
 """One command judges a run on sets in folders; every number again by hand."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -190,3 +191,40 @@ def test_trained_projection_starts_at_the_embedding(own_text_run: MakeRun, data:
     row = evaluate(asked)["sets"]["colours"]["tasks"]["linear_probe"]["rows"]["student"]
     assert row["trained_params"] == 16 * 3 + 3 + projection.numel()
     assert "trained projection" in row["protocol"]
+
+
+def test_other_prompts_make_other_probes(image_run: MakeRun, data: Path) -> None:
+    """Heads start at the prompts: with others in `classes.json` no probe of before is read."""
+    tasks = ("linear_probe", "k_shot", "fine_tune")
+    asked = request(image_run(), data, sets=("colours",), tasks=tasks)
+    evaluate(asked)
+    card = {"classnames": ["sky", "banana", "car"], "templates": ["not a {}"]}
+    (data / "colours/classes.json").write_text(json.dumps(card))
+    found, wanted = (
+        evaluate(replace(asked, cache=data.parent / where))["sets"]["colours"]["tasks"] for where in ("cache", "fresh")
+    )
+    for task in (*found.values(), *wanted.values()):
+        for row in task["rows"].values():
+            row.pop("seconds")
+    assert found == wanted
+
+
+def test_another_vocabulary_is_another_model(small_scene_run: Path, tmp_path: Path) -> None:
+    """Its name is a path; what lies there decides the tokens."""
+    from toolkit.playground.prepare import TEACHER
+
+    teacher = tmp_path / "teacher"
+    shutil.copytree(TEACHER, teacher)
+    again = tmp_path / "again"
+    shutil.copytree(TEACHER, again)
+    vocabulary = again / json.loads((again / "student.json").read_text())["tokenizer"]
+    first, moved = (teacher_hash(small_scene_run, folder) for folder in (teacher, again))
+    vocabulary.write_bytes(vocabulary.read_bytes() + b" ")
+    assert first == moved != teacher_hash(small_scene_run, again)
+
+
+def teacher_hash(run: Path, folder: Path) -> str:
+    """Of the model in a folder, as the teacher of a run."""
+    asked = [f"teacher.name={folder}"]
+    judged = models_named(str(run), which="newest", overrides=asked, precision="fp32", device=torch.device("cpu"))
+    return judged["teacher"].sha256

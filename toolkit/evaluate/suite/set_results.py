@@ -93,7 +93,7 @@ class SetJudge:
     def probes(self, task: str, one: JudgedSet, features: Mapping[str, Features], copies: str) -> dict[str, Outcome]:
         """Linear probes of all models, shared out over the ranks; kept on disk."""
         options = self.options(task, one)
-        keys = {who: self.key(task, who, options, copies) for who in features}
+        keys = {who: self.key(task, who, one, options, copies) for who in features}
         known = {who: self.cache.shared("probe", key) for who, key in keys.items()}
         found = {who: Outcome(list(of[0].values()), of[1]) for who, of in known.items() if of is not None}
         todo = [who for who in features if who not in found]
@@ -116,7 +116,7 @@ class SetJudge:
         options = self.options(task, one)
         found: dict[str, Outcome] = {}
         for who, own in features.items():
-            key = self.key(task, who, options, copies) | {"two_lr": self.request.two_lr}
+            key = self.key(task, who, one, options, copies) | {"two_lr": self.request.two_lr}
             known = self.cache.shared("tune", key)
             if known is None:
                 outcome = tuned(self.models[who], own, splits, one, options, self.request)
@@ -142,13 +142,14 @@ class SetJudge:
             final_epochs=self.request.final_epochs,
         )
 
-    def key(self, task: str, who: str, options: ProbeOptions, copies: str) -> dict[str, Any]:
-        """What decides a probe's outcome."""
+    def key(self, task: str, who: str, one: JudgedSet, options: ProbeOptions, copies: str) -> dict[str, Any]:
+        """What decides a probe's outcome; heads start at the prompts."""
         judged = self.models[who]
         how = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(options).items() if name != "metric"}
         return {
             "task": task, "model": judged.sha256, "texts": judged.text_sha256, "copies": copies, "metric": options.metric.name,
-            "projection": self.request.trained_projection, **how,
+            "projection": self.request.trained_projection, "classnames": one.classnames, "templates": one.templates,
+            "squash": one.squash, **how,
         }  # fmt: skip
 
     def put_together(
