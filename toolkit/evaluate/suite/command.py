@@ -51,7 +51,7 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
     results = header(request, models, command) | {
         "sets": {}, "means": {}, "missing": {**missing, **routes.missing, **why_not}
     }  # fmt: skip
-    results |= earlier_results(path, results)
+    results |= earlier_results(path, results, request.shows)
     judge = SetJudge(request, models, embedder, cache)
     comparisons: dict[str, dict[str, dict[str, Comparison]]] = {}
     for name, one in sets.items():
@@ -139,6 +139,7 @@ def of_model(judged: Judged) -> dict[str, Any]:
         "text_params": judged.text_params,
         "image_size": judged.encoder.preprocess.image_size,
         "logit_scale": judged.logit_scale,
+        **({"text_sha256": judged.text_sha256} if judged.text_sha256 else {}),
         **({"licence": judged.licence} if judged.licence else {}),
         **judged.facts,
     }

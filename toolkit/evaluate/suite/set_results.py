@@ -170,7 +170,8 @@ class SetJudge:
             tasks[task] = {"label": label_of(task, one, rows), "rows": rows, "differences": differences}
         json = {
             "title": one.title, "group": one.group, "metric": one.metric.name, "samples": len(test),
-            "classes": len(one.classnames), "classnames": one.classnames, "layout": one.layout, "problems": one.problems(test),
+            "classes": len(one.classnames), "classnames": one.classnames, "templates": one.templates, "layout": one.layout,
+            "problems": one.problems(test),
             "copy": fingerprint(test)[:16],
             "tasks": tasks,
         }  # fmt: skip
