@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from evaluate.suite.conftest import write_pictures
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from toolkit.data.benchmarks import open_set
@@ -195,8 +197,7 @@ def test_trained_projection_starts_at_the_embedding(own_text_run: MakeRun, data:
 
 def test_other_prompts_make_other_probes(image_run: MakeRun, data: Path) -> None:
     """Heads start at the prompts: with others in `classes.json` no probe of before is read."""
-    short: dict[str, Any] = {"learning_rates": (1e-2,), "trial_epochs": 1, "final_epochs": 1}
-    asked = request(image_run(), data, sets=("colours",), tasks=("linear_probe", "fine_tune"), **short)
+    asked = request(image_run(), data, sets=("colours",), tasks=("linear_probe", "k_shot"))
     evaluate(asked)
     card = {"classnames": ["sky", "banana", "car"], "templates": ["not a {}"]}
     (data / "colours/classes.json").write_text(json.dumps(card))
@@ -228,3 +229,21 @@ def teacher_hash(run: Path, folder: Path) -> str:
     asked = [f"teacher.name={folder}"]
     judged = models_named(str(run), which="newest", overrides=asked, precision="fp32", device=torch.device("cpu"))
     return judged["teacher"].sha256
+
+
+def test_other_folders_beside(image_run: MakeRun, data: Path) -> None:
+    """Captions and a set that has no test pictures are no reason to judge nothing; asked for by name they are one."""
+    write_pictures(data / "unsplit/train", 1, 3)
+    for name in ("paired/x.png", "coco/train2014/x.png", "coco/val2014/x.png"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes((data / "few/test/red/0.png").read_bytes())
+    with tarfile.open(data / "paired/0.tar", "w") as tar:
+        tar.add(data / "paired/x.png", "0.png")
+        (data / "0.txt").write_text("a red one")
+        tar.add(data / "0.txt", "0.txt")
+    asked = request(image_run(), data)
+    results = evaluate(asked)
+    assert set(results["sets"]) == {"colours", "few"}
+    assert "has the splits train and no test split" in results["missing"]["unsplit"]
+    with pytest.raises(DataError, match="has the splits train and no test split"):
+        evaluate(replace(asked, sets=("unsplit",)))
