@@ -247,3 +247,36 @@ def test_other_folders_beside(image_run: MakeRun, data: Path) -> None:
     assert "has the splits train and no test split" in results["missing"]["unsplit"]
     with pytest.raises(DataError, match="has the splits train and no test split"):
         evaluate(replace(asked, sets=("unsplit",)))
+
+
+def test_too_few_pictures_and_torn_copies_are_told_before(image_run: MakeRun, data: Path) -> None:
+    """They cost their own tasks, not those of the other sets; asked for by name they are an error."""
+    write_pictures(data / "sparse/train", 1, 3)
+    write_pictures(data / "sparse/test", 1, 3)
+    torn = data / "classification/cifar_10_20211007"
+    torn.mkdir(parents=True)
+    (torn / "test.txt").write_text("")
+    asked = request(image_run(), data, tasks=("zero_shot", "k_shot"))
+    results = evaluate(asked)
+    assert list(results["sets"]["colours"]["tasks"]) == ["zero_shot", "2_shot"]
+    assert list(results["sets"]["sparse"]["tasks"]) == ["zero_shot"]
+    assert "3 classes have fewer, class 0 got 1 of its 1" in results["missing"]["sparse"]
+    assert "labels.txt cannot be read" in results["missing"]["cifar-10"]
+    for name, words in (("sparse", "no 2_shot: few-shot: 2 pictures"), ("cifar10", "labels.txt cannot be read")):
+        with pytest.raises(DataError, match=f"--sets .*{words}"):
+            evaluate(replace(asked, sets=(name,)))
+
+
+def test_training_pictures_are_counted(image_run: MakeRun, data: Path) -> None:
+    """A linear probe on another number of them is not the protocol's."""
+    from set_copies import ELEVATER, write_coco
+
+    known = ELEVATER["kitti-distance"]
+    folder = data / "classification" / known.folder
+    write_coco(folder, known._replace(index="train_meta.json", archive="train_images.zip"), [0, 1, 2, 3] * 4)
+    write_coco(folder, known, [0, 1, 2, 3])
+    asked = request(image_run(), data, sets=("kitti-distance",), tasks=("linear_probe",))
+    assert evaluate(asked)["sets"]["kitti-distance"]["problems"] == [
+        "test: 4 pictures, the protocol has 711",
+        "train: 16 pictures, the protocol has 6,347",
+    ]

@@ -40,7 +40,7 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
     check(request)
     routes = routed(request)
     sets, missing = chosen_sets(routes.labelled, request.data) if routes.labelled else ({}, {})
-    why_not = check_splits(request, sets)
+    why_not, cannot = check_splits(request, sets)
     predictions.check_counts(request, sets)
     sentences = read_sentences(request.sentences) if request.sentences else []
     distributed.init()
@@ -52,7 +52,7 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
         "sets": {}, "means": {}, "missing": {**missing, **routes.missing, **why_not}
     }  # fmt: skip
     results |= earlier_results(path, results, request.shows)
-    judge = SetJudge(request, models, embedder, cache)
+    judge = SetJudge(request, models, embedder, cache, cannot)
     comparisons: dict[str, dict[str, dict[str, Comparison]]] = {}
     for name, one in sets.items():
         found = judge.judge(one)
