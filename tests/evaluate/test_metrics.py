@@ -196,3 +196,25 @@ def test_names() -> None:
     assert metric_named("11point_mAP") is METRICS["map_11point"] and metric_named("accuracy") is METRICS["top1"]
     with pytest.raises(ConfigError, match="did you mean roc_auc"):
         metric_named("roc-auc")
+
+
+def test_map_11point_sorts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interval asks for a thousand draws; each is scikit-learn's to the last digit, ties and absent pictures too."""
+    from sklearn.metrics import precision_recall_curve
+
+    rng = np.random.default_rng(5)
+    scores, labels = np.round(rng.random((60, 3)), 1), (rng.random((60, 3)) < 0.3).astype(np.uint8)
+    labels[0] = 1
+    statistic = METRICS["map_11point"].statistic(scores, labels)
+    draws = [None, *(np.append(1, rng.integers(0, 3, 59)) for _ in range(20))]
+    wanted = []
+    for counts in draws:
+        curves = [
+            precision_recall_curve(true, scored, sample_weight=counts)
+            for scored, true in zip(scores.T, labels.T, strict=True)
+        ]
+        levels = [[p[r >= level - 1e-9].max() for level in np.linspace(0, 1, 11)] for p, r, _ in curves]
+        wanted.append(100 * float(np.mean(levels)))
+    monkeypatch.setattr("sklearn.metrics.precision_recall_curve", None)
+    monkeypatch.setattr(np, "argsort", None)
+    assert [statistic(counts) for counts in draws] == pytest.approx(wanted, abs=1e-11)

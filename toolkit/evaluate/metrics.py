@@ -94,20 +94,37 @@ def _map_11point(scores: np.ndarray, labels: np.ndarray) -> Statistic:
     The curve is scikit-learn's, which ends at recall 0 with precision 1: that level always counts as 1, as in ELEVATER.
     Classes without a picture have no recall and are left out of the mean (ELEVATER gives them 1/11; VOC has none).
     """
-    from sklearn.metrics import precision_recall_curve
-
     truth = labels.astype(bool)
+    curves = [_levels_of(scored, true) for scored, true in zip(scores.T, truth.T, strict=True)]
 
     def value(counts: np.ndarray | None) -> float:
-        per_class = []
-        for scored, true in zip(scores.T, truth.T, strict=True):
-            if not (true if counts is None else true & (counts > 0)).any():
-                continue
-            precision, recall, _ = precision_recall_curve(true, scored, sample_weight=counts)
-            per_class.append(np.mean([precision[recall >= level - 1e-9].max() for level in LEVELS]))
+        weights = np.ones(len(truth)) if counts is None else counts.astype(np.float64)
+        per_class = [found for curve in curves if (found := curve(weights)) is not None]
         if not per_class:
             raise Undefined(f"map_11point: none of {len(truth)} pictures shows any class; look at the labels")
         return 100.0 * float(np.mean(per_class))
+
+    return value
+
+
+def _levels_of(scored: np.ndarray, true: np.ndarray) -> Callable[[np.ndarray], float | None]:
+    """Of one class: the mean over the levels by how often each picture counts, None where no picture of it does.
+
+    Sorted once, as an interval asks for a thousand draws; `precision_recall_curve` would sort for each.
+    """
+    order = np.argsort(-scored, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scored[order])), len(order) - 1)  # ties share a threshold
+    hits = true[order].astype(np.float64)
+
+    def value(weights: np.ndarray) -> float | None:
+        ordered = weights[order]
+        taken, right = np.cumsum(ordered)[ends], np.cumsum(ordered * hits)[ends]
+        if right[-1] == 0:
+            return None
+        precision = right / np.maximum(taken, 1)
+        best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 1.0)  # at or above each recall; then recall 0
+        places = np.searchsorted(right / right[-1], LEVELS - 1e-9)
+        return float(np.mean(np.where(LEVELS > 0, best[places], 1.0)))
 
     return value
 

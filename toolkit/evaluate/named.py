@@ -14,7 +14,7 @@ from torch import Tensor
 
 from toolkit import config
 from toolkit.distiller import MAX_LOG_SCALE
-from toolkit.embed.pool import state_hash
+from toolkit.embed.pool import state_hash, tokenizer_identity
 from toolkit.errors import ConfigError
 from toolkit.evaluate.exported import is_export, open_export
 from toolkit.evaluate.judged import Judged
@@ -154,7 +154,7 @@ def weights_of(model: Teacher, precision: str) -> str:
     """sha256 of all weights and of what they do not show."""
     how: dict[str, Any] = {
         "numerics": numerics(model.module), "preprocess": asdict(model.preprocess), "precision": precision,
-        "tokenizer": model.tokenizer_name, "context_length": model.context_length, "name": model.name,
+        "tokenizer": tokenizer_identity(model), "context_length": model.context_length, "name": model.name,
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
     digest.update(state_hash(sorted(model.module.state_dict().items())).encode())

@@ -57,6 +57,16 @@ def test_one_folder_is_the_test_split(tmp_path: Path) -> None:
         found.open("train")
 
 
+def test_a_class_called_train(tmp_path: Path) -> None:
+    """Below a folder that is a split it is a class; beside the splits it is one of them."""
+    write_folder(tmp_path / "traffic/test", ["bus", "train"])
+    found = own_set(tmp_path / "traffic")
+    assert found is not None and found.classnames == ["bus", "train"]
+    assert list(found.splits) == ["test"] and found.open("test").labels.tolist() == [0, 1]
+    write_folder(tmp_path / "other", ["bus", "train"])
+    assert own_set(tmp_path / "other") is None
+
+
 def test_shards(tmp_path: Path) -> None:
     """Splits in folders, numbers as the card has them."""
     write_shard(tmp_path / "pets/train/0.tar", [1, 0, 2])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export.conftest import clip, image_run, own_text_run  # noqa: F401  fixtures
+from export.conftest import clip, image_run, own_text_run, small_scene_run  # noqa: F401  fixtures
 from PIL import Image
 
 COLOURS = ("blue", "green", "red")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from evaluate.suite.conftest import write_pictures
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from toolkit.data.benchmarks import open_set
@@ -213,3 +216,90 @@ def test_trained_projection_starts_at_the_embedding(own_text_run: MakeRun, data:
     row = evaluate(asked)["sets"]["colours"]["tasks"]["linear_probe"]["rows"]["student"]
     assert row["trained_params"] == 16 * 3 + 3 + projection.numel()
     assert "trained projection" in row["protocol"]
+
+
+def test_other_prompts_make_other_probes(image_run: MakeRun, data: Path) -> None:
+    """Heads start at the prompts: with others in `classes.json` no probe of before is read."""
+    asked = request(image_run(), data, sets=("colours",), tasks=("linear_probe", "k_shot"))
+    evaluate(asked)
+    card = {"classnames": ["sky", "banana", "car"], "templates": ["not a {}"]}
+    (data / "colours/classes.json").write_text(json.dumps(card))
+    found, wanted = (
+        evaluate(replace(asked, cache=data.parent / where))["sets"]["colours"]["tasks"] for where in ("cache", "fresh")
+    )
+    for task in (*found.values(), *wanted.values()):
+        for row in task["rows"].values():
+            row.pop("seconds")
+    assert found == wanted
+
+
+def test_another_vocabulary_is_another_model(small_scene_run: Path, tmp_path: Path) -> None:
+    """Its name is a path; what lies there decides the tokens."""
+    from toolkit.playground.prepare import TEACHER
+
+    teacher = tmp_path / "teacher"
+    shutil.copytree(TEACHER, teacher)
+    again = tmp_path / "again"
+    shutil.copytree(TEACHER, again)
+    vocabulary = again / json.loads((again / "student.json").read_text())["tokenizer"]
+    first, moved = (teacher_hash(small_scene_run, folder) for folder in (teacher, again))
+    vocabulary.write_bytes(vocabulary.read_bytes() + b" ")
+    assert first == moved != teacher_hash(small_scene_run, again)
+
+
+def teacher_hash(run: Path, folder: Path) -> str:
+    """Of the model in a folder, as the teacher of a run."""
+    asked = [f"teacher.name={folder}"]
+    judged = models_named(str(run), which="newest", overrides=asked, precision="fp32", device=torch.device("cpu"))
+    return judged["teacher"].sha256
+
+
+def test_other_folders_beside(image_run: MakeRun, data: Path) -> None:
+    """Captions and a set that has no test pictures are no reason to judge nothing; asked for by name they are one."""
+    write_pictures(data / "unsplit/train", 1, 3)
+    for name in ("paired/x.png", "coco/train2014/x.png", "coco/val2014/x.png"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes((data / "few/test/red/0.png").read_bytes())
+    with tarfile.open(data / "paired/0.tar", "w") as tar:
+        tar.add(data / "paired/x.png", "0.png")
+        (data / "0.txt").write_text("a red one")
+        tar.add(data / "0.txt", "0.txt")
+    asked = request(image_run(), data)
+    results = evaluate(asked)
+    assert set(results["sets"]) == {"colours", "few"}
+    assert "has the splits train and no test split" in results["missing"]["unsplit"]
+    with pytest.raises(DataError, match="has the splits train and no test split"):
+        evaluate(replace(asked, sets=("unsplit",)))
+
+
+def test_too_few_pictures_and_torn_copies_are_told_before(image_run: MakeRun, data: Path) -> None:
+    """They cost their own tasks, not those of the other sets; asked for by name they are an error."""
+    write_pictures(data / "sparse/train", 1, 3)
+    write_pictures(data / "sparse/test", 1, 3)
+    torn = data / "classification/cifar_10_20211007"
+    torn.mkdir(parents=True)
+    (torn / "test.txt").write_text("")
+    asked = request(image_run(), data, tasks=("zero_shot", "k_shot"))
+    results = evaluate(asked)
+    assert list(results["sets"]["colours"]["tasks"]) == ["zero_shot", "2_shot"]
+    assert list(results["sets"]["sparse"]["tasks"]) == ["zero_shot"]
+    assert "3 classes have fewer, class 0 got 1 of its 1" in results["missing"]["sparse"]
+    assert "labels.txt cannot be read" in results["missing"]["cifar-10"]
+    for name, words in (("sparse", "no 2_shot: few-shot: 2 pictures"), ("cifar10", "labels.txt cannot be read")):
+        with pytest.raises(DataError, match=f"--sets .*{words}"):
+            evaluate(replace(asked, sets=(name,)))
+
+
+def test_training_pictures_are_counted(image_run: MakeRun, data: Path) -> None:
+    """A linear probe on another number of them is not the protocol's."""
+    from set_copies import ELEVATER, write_coco
+
+    known = ELEVATER["kitti-distance"]
+    folder = data / "classification" / known.folder
+    write_coco(folder, known._replace(index="train_meta.json", archive="train_images.zip"), [0, 1, 2, 3] * 4)
+    write_coco(folder, known, [0, 1, 2, 3])
+    asked = request(image_run(), data, sets=("kitti-distance",), tasks=("linear_probe",))
+    assert evaluate(asked)["sets"]["kitti-distance"]["problems"] == [
+        "test: 4 pictures, the protocol has 711",
+        "train: 16 pictures, the protocol has 6,347",
+    ]

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from caption_copies import write_sugar
+from export.conftest import save_model
 from PIL import Image
 
 from toolkit.errors import ConfigError, DataError
 from toolkit.evaluate.suite.command import evaluate
 from toolkit.evaluate.suite.request import Request
+from toolkit.models.build import build_model
 
 MakeRun = Callable[..., Path]
 QUICK: dict[str, Any] = {
@@ -103,6 +105,33 @@ def test_a_second_command_loses_nothing_of_the_first(image_run: MakeRun, data: P
     assert second["nearest_sentences"] == first["nearest_sentences"]
     hidden = evaluate(replace(asked, sets=("few",), pictures=("none",)))
     assert "png" not in json.dumps(hidden) and list(hidden["sets"]) == ["colours", "few"]
+
+
+def test_results_of_other_prompts_or_another_metric_do_not_add_up(image_run: MakeRun, data: Path) -> None:
+    """A linear probe that started elsewhere is none of these results."""
+    asked = request(image_run(), data, sets=("colours",), tasks=("linear_probe",))
+    for card in ({"metric": "mean-per-class"}, {"templates": ["not a {}"]}):
+        (data / "colours/classes.json").write_text("{}")
+        evaluate(asked)
+        (data / "colours/classes.json").write_text(json.dumps(card))
+        assert list(evaluate(replace(asked, tasks=("zero_shot",)))["sets"]["colours"]["tasks"]) == ["zero_shot"]
+
+
+def test_results_with_another_teachers_sentences_do_not_add_up(image_run: MakeRun, clip: str, data: Path) -> None:
+    """The student's pictures are the same, its heads are not."""
+    asked = request(image_run(), data, sets=("colours",))
+    evaluate(asked)
+    teacher = save_model(build_model(clip, {}, embed_dim=None, text_tower=True, asked_by="x"), {}, True, data / "../t2")
+    other = evaluate(replace(asked, sets=("few",), overrides=(f"teacher.name={teacher}",)))
+    assert list(other["sets"]) == ["few"]
+
+
+def test_pictures_of_an_earlier_command_may_not_be_shown_either(image_run: MakeRun, data: Path) -> None:
+    """--pictures is about the file that is written."""
+    asked = request(image_run(), data, sets=("colours",))
+    assert "worst" in evaluate(asked)["sets"]["colours"]["tasks"]["zero_shot"]
+    hidden = replace(asked, tasks=("linear_probe",), pictures=("none",))
+    assert not {"pictures", "worst"} & set(evaluate(hidden)["sets"]["colours"]["tasks"]["zero_shot"])
 
 
 def test_an_export_as_the_model(image_run: MakeRun, data: Path) -> None:

@@ -31,12 +31,15 @@ def folders_of(entry: Entry, data: Path, split: str) -> Iterator[Path]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of sub-folders that hold a picture, at once or deeper, sorted; none where they are rather the splits of a set."""
+    """Names of sub-folders that hold a picture, at once or deeper, sorted; none where they are rather the splits of a set.
+
+    A folder that is itself called as a split may have a class called `train`, as CIFAR-100 and VOC have.
+    """
     try:
         inside = sorted(child.name for child in os.scandir(folder) if child.is_dir() and not child.name.startswith("."))
     except OSError:
         return []
-    if any(name.lower() in SPLIT_WORDS for name in inside):
+    if folder.name.lower() not in SPLIT_WORDS and any(name.lower() in SPLIT_WORDS for name in inside):
         return []
     return [name for name in inside if next(picture_files(folder / name), None) is not None]
 

@@ -24,6 +24,12 @@ def table_of(folder: Path) -> Path | None:
     return next((folder / name for name in TABLES if (folder / name).is_file()), None)
 
 
+def holds_captions(folder: Path) -> bool:
+    """Is it anybody's pictures with captions, in a table or in shards."""
+    shards = shard_folder(folder) if folder.is_dir() else None
+    return table_of(folder) is not None or (shards is not None and is_paired(min(shards.glob("*.tar"))))
+
+
 def read_own(folder: Path, table: Path) -> PairedSet:
     """Pictures in the order in which the table first names them, paths relative to the folder; any number of captions each.
 

@@ -21,7 +21,7 @@ from toolkit.evaluate.suite.cache import Cache, default_folder
 from toolkit.evaluate.suite.earlier import earlier_results, joined
 from toolkit.evaluate.suite.embedded import Embedder
 from toolkit.evaluate.suite.nearest import nearest_sentences, read_sentences
-from toolkit.evaluate.suite.request import Request, check
+from toolkit.evaluate.suite.request import ALL, Request, check
 from toolkit.evaluate.suite.routes import routed
 from toolkit.evaluate.suite.set_results import SetJudge, SetResults, check_splits
 from toolkit.evaluate.suite.sets import JudgedSet, chosen_sets
@@ -41,7 +41,7 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
     check(request)
     routes = routed(request)
     sets, missing = chosen_sets(routes.labelled, request.data) if routes.labelled else ({}, {})
-    why_not = check_splits(request, sets)
+    why_not, cannot = check_splits(request, sets)
     predictions.check_counts(request, sets)
     sentences = read_sentences(request.sentences) if request.sentences else []
     cache = Cache(request.cache or default_folder())
@@ -57,11 +57,12 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
     results = header(request, models, command) | {
         "sets": {}, "means": {}, "missing": {**missing, **routes.missing, **why_not}
     }  # fmt: skip
-    results |= earlier_results(path, results)
-    hide_pictures(results, request)
+    results |= earlier_results(path, results, request.shows)
+    if ALL not in request.pictures:  # of which set they were is not written down
+        results.pop("nearest_sentences", None)
     for who, cost in results.pop("costs", {}).items():
         results["models"][who]["cost"] = cost
-    judge = SetJudge(request, models, embedder, cache)
+    judge = SetJudge(request, models, embedder, cache, cannot)
     comparisons: dict[str, dict[str, dict[str, Comparison]]] = {}
     for name, one in sets.items():
         found = judge.judge(one)
@@ -160,6 +161,7 @@ def of_model(judged: Judged) -> dict[str, Any]:
         "text_params": judged.text_params,
         "image_size": judged.encoder.preprocess.image_size,
         "logit_scale": judged.logit_scale,
+        **({"text_sha256": judged.text_sha256} if judged.text_sha256 else {}),
         **({"licence": judged.licence} if judged.licence else {}),
         **judged.facts,
     }
@@ -183,16 +185,6 @@ def write(path: Path, results: dict[str, Any]) -> None:
     """Aside, then renamed; never NaN."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def hide_pictures(results: dict[str, Any], request: Request) -> None:
-    """Those of an earlier command go too where `--pictures` does not name their set."""
-    for name, one in results["sets"].items():
-        for found in one["tasks"].values() if not request.shows(name) else ():
-            found.pop("pictures", None)
-            found.pop("worst", None)
-    if not any(request.shows(name) for name in results["sets"]):
-        results.pop("nearest_sentences", None)
 
 
 def add_costs(results: dict[str, Any], models: Mapping[str, Judged]) -> None:

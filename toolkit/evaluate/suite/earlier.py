@@ -1,28 +1,32 @@
 """What an earlier command found for the same models stays in results.json: tasks and sets add up."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 KEPT = ("retrieval", "compositionality")
+SAME = ("samples", "classnames", "templates", "metric", "copy")
+PICTURES = ("pictures", "worst")
 
 
-def earlier_results(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
+def earlier_results(
+    path: Path, now: Mapping[str, Any], may_show: Callable[[str], bool] = lambda name: True
+) -> dict[str, Any]:
     """`sets`, `retrieval` and `compositionality` of the file at `path` with the rows of models that are the same now.
 
-    A model is the same by its hash and precision; rows of models that are not asked for now are left out, and everything where
-    the model in question is another one. Nothing where there is no such file, or a torn one.
+    A model is the same by the hashes of what encodes its pictures and its sentences; rows of models that are not asked for now
+    are left out, and everything where the model in question is another one; so are pictures of sets that may not show any.
+    Nothing where there is no such file, or a torn one.
     """
     try:
         before = json.loads(path.read_text())
-        same = {
-            who for who, one in now["models"].items() if before["models"].get(who, {}).get("sha256") == one["sha256"]
-        }
+        same = {who for who, one in now["models"].items() if is_same(before["models"].get(who, {}), one)}
         fits = before["format"] == now["format"] and before["model"] == now["model"] and now["model"] in same
         if not fits:
             return {}
-        kept = {"sets": nonempty({name: with_tasks(one, same) for name, one in before["sets"].items()})}
+        sets = nonempty({name: with_tasks(one, same) for name, one in before["sets"].items()})
+        kept = {"sets": without_pictures(sets, may_show)}
         for kind in KEPT:
             kept[kind] = nonempty({name: with_rows(one, same) for name, one in before.get(kind, {}).items()})
         kept["means"] = nonempty(
@@ -37,6 +41,26 @@ def earlier_results(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     nearest = [{key: value for key, value in one.items() if key == "png" or key in same} for one in shown]
     return {**kept, "costs": costs} | ({"nearest_sentences": nearest} if nearest else {})
+
+
+def is_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """A student without a text tower is another one with another teacher's sentences."""
+    return all(before.get(key, "") == now.get(key, "") for key in ("sha256", "text_sha256"))
+
+
+def without_pictures(sets: Mapping[str, Any], may_show: Callable[[str], bool]) -> dict[str, Any]:
+    """Sets whose pictures may not stand in the results lose those of an earlier command."""
+    return {
+        name: one
+        if may_show(name)
+        else {**one, "tasks": {task: without(found, PICTURES) for task, found in one["tasks"].items()}}
+        for name, one in sets.items()
+    }
+
+
+def without(found: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """The others."""
+    return {key: value for key, value in found.items() if key not in keys}
 
 
 def with_tasks(one: Mapping[str, Any], same: set[str]) -> dict[str, Any]:
@@ -55,8 +79,8 @@ def with_rows(found: Mapping[str, Any], same: set[str]) -> dict[str, Any]:
 
 
 def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """One set judged twice: tasks of now win; where the copy has changed, nothing of before is kept."""
-    if not before or any(before.get(key) != now[key] for key in ("samples", "classnames", "copy")):
+    """One set judged twice: tasks of now win; where copy, prompts or metric have changed, nothing of before is kept."""
+    if not before or any(before.get(key) != now[key] for key in SAME):
         return dict(now)
     return {**now, "tasks": {**before["tasks"], **now["tasks"]}}
 

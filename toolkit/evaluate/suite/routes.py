@@ -5,7 +5,7 @@ from pathlib import Path
 
 from toolkit.data.pairs.find import pair_rows
 from toolkit.data.pairs.known import KNOWN, known_of
-from toolkit.data.pairs.own import is_paired, shard_folder, table_of
+from toolkit.data.pairs.own import holds_captions
 from toolkit.errors import ConfigError
 from toolkit.evaluate.suite.request import Request
 from toolkit.evaluate.suite.sets import WORDS, entry_named
@@ -63,9 +63,7 @@ def kinds_of(word: str, data: Path) -> list[str]:
         return [known.task]
     if word in WORDS:
         return ["labelled"]
-    folder = data / word
-    shards = shard_folder(folder) if folder.is_dir() else None
-    if word.endswith(".tar") or "::" in word or table_of(folder) or (shards and is_paired(min(shards.glob("*.tar")))):
+    if word.endswith(".tar") or "::" in word or holds_captions(data / word):
         return ["retrieval"]
     entry_named(word, data)
     return ["labelled"]

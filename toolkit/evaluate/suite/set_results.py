@@ -1,9 +1,10 @@
 """Every task of every model on one set: the work shared out over the ranks, the rows put together by rank 0."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -12,14 +13,14 @@ from toolkit.data.benchmarks.split import Split
 from toolkit.errors import DataError
 from toolkit.evaluate.confidence import Comparison
 from toolkit.evaluate.judged import Judged
-from toolkit.evaluate.probe import Labelled
+from toolkit.evaluate.probe import Labelled, few_shot_rows
 from toolkit.evaluate.projection import before_projection
 from toolkit.evaluate.suite.cache import Cache, fingerprint
 from toolkit.evaluate.suite.embedded import Embedder
 from toolkit.evaluate.suite.progress import Progress
 from toolkit.evaluate.suite.request import Request
 from toolkit.evaluate.suite.rows import Outcome, as_json, difference, row_of
-from toolkit.evaluate.suite.sets import JudgedSet
+from toolkit.evaluate.suite.sets import WORDS, JudgedSet, entry_named
 from toolkit.evaluate.suite.tasks import Features, ProbeOptions, labelled, probe, zero_shot
 from toolkit.evaluate.suite.tuning import check_trainable, tuned
 
@@ -44,8 +45,16 @@ class SetResults:
 class SetJudge:
     """Judges models on sets, one set at a time."""
 
-    def __init__(self, request: Request, models: Mapping[str, Judged], embedder: Embedder, cache: Cache) -> None:
-        """The first model is the one in question."""
+    def __init__(
+        self,
+        request: Request,
+        models: Mapping[str, Judged],
+        embedder: Embedder,
+        cache: Cache,
+        cannot: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
+        """The first model is the one in question; `cannot` are tasks that `check_splits` has ruled out, by set."""
+        self.cannot = cannot or {}
         self.request, self.models, self.embedder, self.cache = request, models, embedder, cache
         self.main = next(iter(models))
         if any("fine_tune" in task for task in request.on_sets()):
@@ -55,16 +64,17 @@ class SetJudge:
     def judge(self, one: JudgedSet) -> SetResults:
         """A collective; the result is rank 0's, the other ranks have an empty one."""
         test = one.open("test")
-        train = one.open("train") if self.request.trains() and "train" in one.splits else None
+        tasks = [task for task in self.request.on_sets() if task not in self.cannot.get(one.name, ())]
+        train = one.open("train") if set(tasks) - {"zero_shot"} else None
         features = {who: self.features(one, judged, test, train) for who, judged in self.models.items()}
         outcomes: dict[str, dict[str, Outcome]] = {}
-        for task in self.request.on_sets():
+        for task in tasks:
             if task == "zero_shot":
                 teacher = features.get("teacher")
                 outcomes[task] = {
                     who: zero_shot(own, teacher if who != "teacher" else None) for who, own in features.items()
                 }
-            elif train is not None:  # else `check_splits` has said why not
+            elif train is not None:
                 copies = fingerprint(test) + fingerprint(train)
                 if "fine_tune" in task:
                     outcomes[task] = self.tunes(task, one, features, (train, test), copies)
@@ -72,7 +82,7 @@ class SetJudge:
                     outcomes[task] = self.probes(task, one, features, copies)
         if not distributed.is_main():
             return SetResults({}, {}, {}, features)
-        return self.put_together(one, test, outcomes, features)
+        return self.put_together(one, test, train, outcomes, features)
 
     def features(self, one: JudgedSet, judged: Judged, test: Split, train: Split | None) -> Features:
         """Of one model; a collective."""
@@ -93,7 +103,7 @@ class SetJudge:
     def probes(self, task: str, one: JudgedSet, features: Mapping[str, Features], copies: str) -> dict[str, Outcome]:
         """Linear probes of all models, shared out over the ranks; kept on disk."""
         options = self.options(task, one)
-        keys = {who: self.key(task, who, options, copies) for who in features}
+        keys = {who: self.key(task, who, one, options, copies) for who in features}
         known = {who: self.cache.shared("probe", key) for who, key in keys.items()}
         found = {who: Outcome(list(of[0].values()), of[1]) for who, of in known.items() if of is not None}
         todo = [who for who in features if who not in found]
@@ -116,7 +126,7 @@ class SetJudge:
         options = self.options(task, one)
         found: dict[str, Outcome] = {}
         for who, own in features.items():
-            key = self.key(task, who, options, copies) | {"two_lr": self.request.two_lr}
+            key = self.key(task, who, one, options, copies) | {"two_lr": self.request.two_lr}
             known = self.cache.shared("tune", key)
             if known is None:
                 outcome = tuned(self.models[who], own, splits, one, options, self.request)
@@ -129,7 +139,7 @@ class SetJudge:
 
     def options(self, task: str, one: JudgedSet) -> ProbeOptions:
         """Of `linear_probe`, `linear_probe_clean`, `5_shot`, `5_shot_fine_tune`."""
-        shots = int(task.split("_")[0]) if "_shot" in task and task != "zero_shot" else 0
+        shots = shots_of(task)
         return ProbeOptions(
             metric=one.metric,
             classes=len(one.classnames),
@@ -142,17 +152,23 @@ class SetJudge:
             final_epochs=self.request.final_epochs,
         )
 
-    def key(self, task: str, who: str, options: ProbeOptions, copies: str) -> dict[str, Any]:
-        """What decides a probe's outcome."""
+    def key(self, task: str, who: str, one: JudgedSet, options: ProbeOptions, copies: str) -> dict[str, Any]:
+        """What decides a probe's outcome; heads start at the prompts."""
         judged = self.models[who]
         how = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(options).items() if name != "metric"}
         return {
             "task": task, "model": judged.sha256, "texts": judged.text_sha256, "copies": copies, "metric": options.metric.name,
-            "projection": self.request.trained_projection, **how,
+            "projection": self.request.trained_projection, "classnames": one.classnames, "templates": one.templates,
+            "squash": one.squash, **how,
         }  # fmt: skip
 
     def put_together(
-        self, one: JudgedSet, test: Split, outcomes: dict[str, dict[str, Outcome]], features: dict[str, Features]
+        self,
+        one: JudgedSet,
+        test: Split,
+        train: Split | None,
+        outcomes: dict[str, dict[str, Outcome]],
+        features: dict[str, Features],
     ) -> SetResults:
         """Rows, intervals and differences."""
         tasks: dict[str, Any] = {}
@@ -169,7 +185,8 @@ class SetJudge:
             tasks[task] = {"label": label_of(task, one, rows), "rows": rows, "differences": differences}
         json = {
             "title": one.title, "group": one.group, "metric": one.metric.name, "samples": len(test),
-            "classes": len(one.classnames), "classnames": one.classnames, "layout": one.layout, "problems": one.problems(test),
+            "classes": len(one.classnames), "classnames": one.classnames, "templates": one.templates, "layout": one.layout,
+            "problems": [problem for split in (test, train) if split is not None for problem in one.problems(split)],
             "copy": fingerprint(test)[:16],
             "tasks": tasks,
         }  # fmt: skip
@@ -200,16 +217,53 @@ def gathered(mine: dict[str, Outcome]) -> list[dict[str, Outcome]]:
     return parts
 
 
-def check_splits(request: Request, sets: Mapping[str, JudgedSet]) -> dict[str, str]:
-    """Why tasks cannot be done on a set, by set; DataError where the set was asked for by name."""
+def check_splits(request: Request, sets: dict[str, JudgedSet]) -> tuple[dict[str, str], dict[str, set[str]]]:
+    """(why tasks cannot be done, by set, and which ones), before anything is computed: indices are read, pictures are not.
+
+    A set that cannot be opened is taken out of `sets`. DataError for one that was asked for by name, or where none is left.
+    """
+    entry = {word: entry_named(word, request.data) for word in request.sets if word not in WORDS}
+    named = {word if found is None else found.name for word, found in entry.items()}
     why: dict[str, str] = {}
-    wanting = [task for task in request.on_sets() if task != "zero_shot"]
-    for name, one in sets.items() if wanting else ():
-        if "train" not in one.splits:
-            reason = f"no {', '.join(wanting)}: it has the splits {', '.join(one.splits)} and none called train"
-            if name in request.sets:
-                raise DataError(
-                    f"--sets {name}: {reason}; lay training pictures beside the others, or leave the set out"
-                )
-            why[name] = reason
-    return why
+    cannot: dict[str, set[str]] = {}
+    for name, one in list(sets.items()):
+        reasons = undoable(request, one)
+        if not reasons:
+            continue
+        reason = "; ".join(f"no {', '.join(tasks)}: {text}" for text, tasks in reasons.items())
+        cannot[name] = {task for tasks in reasons.values() for task in tasks}
+        if set(request.on_sets()) <= cannot[name]:
+            del sets[name]
+        if name in named or not sets:
+            raise DataError(f"--sets {name}: {reason}; mend the copy, or leave the set or the task out")
+        why[name] = reason
+    return why, cannot
+
+
+def undoable(request: Request, one: JudgedSet) -> dict[str, list[str]]:
+    """Tasks that cannot be done on a set, by the reason."""
+    tasks = request.on_sets()
+    wanting = [task for task in tasks if task != "zero_shot"]
+    try:
+        one.open("test")
+    except DataError as error:
+        return {str(error): tasks}
+    if wanting and "train" not in one.splits:
+        return {f"it has the splits {', '.join(one.splits)} and none called train": wanting}
+    try:
+        labels = torch.from_numpy(one.open("train").labels.copy()) if wanting else torch.empty(0)
+    except DataError as error:
+        return {str(error): wanting}
+    found: dict[str, list[str]] = {}
+    for task in wanting:
+        try:
+            for seed in request.seeds if shots_of(task) else ():
+                few_shot_rows(labels, shots_of(task), seed)
+        except DataError as error:
+            found.setdefault(str(error).split("; choose")[0], []).append(task)
+    return found
+
+
+def shots_of(task: str) -> int:
+    """Pictures per class of `5_shot` and `5_shot_fine_tune`; 0: all."""
+    return int(task.split("_")[0]) if "_shot" in task and task != "zero_shot" else 0

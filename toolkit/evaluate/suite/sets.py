@@ -9,6 +9,8 @@ from toolkit.data.benchmarks.find import how_to_get, locate, open_split
 from toolkit.data.benchmarks.folders import SPLIT_WORDS
 from toolkit.data.benchmarks.own import OwnSet, own_set
 from toolkit.data.benchmarks.split import Split
+from toolkit.data.pairs.find import pair_words
+from toolkit.data.pairs.own import holds_captions
 from toolkit.errors import ConfigError, DataError
 from toolkit.evaluate.metrics import Metric, metric_named
 
@@ -68,16 +70,15 @@ def chosen_sets(asked: Sequence[str], data: Path) -> tuple[dict[str, JudgedSet],
             raise DataError(f"--sets {entry.name}: it is not in {data}. {how_to_get(entry, data)}")
         else:
             missing[entry.name] = how_to_get(entry, data)
-    own = [word for word in named if entry_named(word, data) is None]
-    if groups & {"all", "yours"}:
-        own += [name for name in own_names(data) if name not in own]
-    for name in own:
-        one = from_own(own_set(data / name))
-        if one is None:
-            raise DataError(
-                f"--sets {name}: {data / name} holds neither pictures in folders of two classes or more nor shards"
-            )
-        found[name] = one
+    for name in (word for word in named if entry_named(word, data) is None):
+        found[name] = from_own(own_set(data / name), data / name)
+    for name in own_names(data) if groups & {"all", "yours"} else ():
+        try:
+            own = own_set(data / name) if name not in found else None
+            if own is not None:
+                found[name] = from_own(own, data / name)
+        except DataError as error:
+            missing[name] = str(error)
     if not found:
         raise DataError(
             f"no evaluation set is in {data} of those asked for ({', '.join(words)}); `dime evaluate --list --data {data}` "
@@ -99,8 +100,8 @@ def entry_named(word: str, data: Path) -> Entry | None:
 
 
 def own_names(data: Path) -> list[str]:
-    """Folders of `data` that are nobody's but the user's."""
-    known = {word.lower() for entry in entries().values() for word in entry.words}
+    """Folders of `data` that belong to no known set and hold no captions; pictures by class or shards, perhaps."""
+    known = pair_words() | {word.lower() for entry in entries().values() for word in entry.words}
     known |= {
         Path(place).parts[0].lower()
         for entry in entries().values()
@@ -109,7 +110,7 @@ def own_names(data: Path) -> list[str]:
     }
     known |= {"classification", *SPLIT_WORDS}
     names = sorted(child.name for child in data.iterdir() if child.is_dir() and not child.name.startswith("."))
-    return [name for name in names if name.lower() not in known and own_set(data / name) is not None]
+    return [name for name in names if name.lower() not in known and not holds_captions(data / name)]
 
 
 def from_entry(entry: Entry, data: Path) -> JudgedSet | None:
@@ -132,10 +133,17 @@ def from_entry(entry: Entry, data: Path) -> JudgedSet | None:
     )
 
 
-def from_own(own: OwnSet | None) -> JudgedSet | None:
-    """None where there is no test split."""
-    if own is None or "test" not in own.splits:
-        return None
+def from_own(own: OwnSet | None, folder: Path) -> JudgedSet:
+    """DataError where there is no test split."""
+    if own is None:
+        raise DataError(
+            f"--sets {folder.name}: {folder} holds neither pictures in folders of two classes or more nor shards"
+        )
+    if "test" not in own.splits:
+        raise DataError(
+            f"--sets {own.name}: {folder} has the splits {', '.join(own.splits)} and no test split; lay pictures to judge by "
+            f"out as {own.name}/test/<class>/x.jpg"
+        )
     return JudgedSet(
         own.name,
         own.name,
