@@ -12,8 +12,10 @@ from set_copies import png, write_zip
 from toolkit.data.benchmarks import entries
 from toolkit.errors import DataError
 from toolkit.evaluate.confidence import Comparison
+from toolkit.evaluate.judged import Judged
 from toolkit.evaluate.suite.command import evaluate
 from toolkit.evaluate.suite.means import group_means
+from toolkit.evaluate.suite.predictions import counts
 from toolkit.evaluate.suite.request import Request
 
 MakeRun = Callable[..., Path]
@@ -94,3 +96,14 @@ def test_wrong_count_is_told_and_not_submitted(image_run: MakeRun, tmp_path: Pat
     assert evaluate(asked)["sets"]["hateful-memes"]["problems"] == ["test: 20 pictures, the protocol has 500"]
     with pytest.raises(DataError, match=r"hateful-memes is not whole .test: 20 pictures, the protocol has 500"):
         evaluate(Request(str(run), tmp_path / "data", sets=("hateful-memes",), predictions=tmp_path / "x"))
+
+
+def test_parameters_count_once() -> None:
+    """What fine-tuning trains is the tower that is counted anyway, and the head."""
+    judged = object.__new__(Judged)
+    judged.embed_dim, judged.image_params, judged.text_params = 16, 1000, 500
+    head = 3 * 17
+    for trained, classes, wanted in ((0, 0, 1500), (head, 3, 1000 + head), (1000 + head, 3, 1000 + head)):
+        found = counts(judged, trained, classes)
+        assert (found["num_params"], found["num_trainable_params"]) == (wanted, trained)
+        assert found["num_params"] >= found["num_backbone_params"] == (1000 if classes else 1500)

@@ -50,19 +50,22 @@ def write_all(
                     dataset_name=name,
                     n_shot=shots,
                     seed=seed,
-                    **counts(judged, int(outcome.facts.get("trained_params", 0)), zero_shot=shots == 0),
+                    **counts(judged, int(outcome.facts.get("trained_params", 0)), 0 if shots == 0 else run.shape[1]),
                 )
             )
     return written
 
 
-def counts(judged: Judged, trained: int, *, zero_shot: bool) -> dict[str, int]:
-    """Parameters as the leaderboard asks: a probe's model is the image tower and what was trained."""
+def counts(judged: Judged, trained: int, classes: int) -> dict[str, int]:
+    """Parameters as the leaderboard asks; without a head of `classes` (0) the text tower is part of the model.
+
+    What fine-tuning or a trained projection trains is in the image tower, which counts once.
+    """
     image, text = judged.image_params or 0, judged.text_params or 0
-    backbone = image + text if zero_shot else image
+    backbone = image if classes else image + text
     return {
         "num_trainable_params": trained,
-        "num_params": backbone + trained,
+        "num_params": backbone + classes * (judged.embed_dim + 1),
         "num_visual_params": image,
         "num_backbone_params": backbone,
     }
