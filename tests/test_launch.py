@@ -102,3 +102,10 @@ def test_launch_passes_the_words_on() -> None:
     with pytest.raises(SystemExit) as ended:
         launch(seen.extend, ["steps=3", "--dry-run"])
     assert ended.value.code == 0 and seen == ["steps=3", "--dry-run"]
+
+
+def test_ctrl_c_of_a_verb_is_no_traceback(tmp_path: Path) -> None:
+    """A verb without a checkpoint to save ends with the shell's code for it."""
+    script = "from toolkit.launch import launch\ndef stop(words):\n    raise KeyboardInterrupt\nlaunch(stop, [], stoppable=False)"
+    done = run("-c", script, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (130, "stopped by Ctrl-C\n")

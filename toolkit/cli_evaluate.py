@@ -21,6 +21,14 @@ of ELEVATER, five of robustness, your own folders of pictures by class, pairs fo
 """
 
 
+FOR_SETS: dict[str, Any] = {
+    "beside": [], "out": None, "cache": None, "predictions": None, "sentences": None, "two_lr": False, "trained_projection": False,
+    "no_cost": False, "shots": "5", "seeds": "0,1,2", "learning_rates": "", "trial_epochs": 10, "final_epochs": 50,
+    "precision": "fp32", "pictures": "all", "processes": 0,
+}  # fmt: skip
+"""Options that a run's own sets have no use for, with their defaults."""
+
+
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Which model, which tasks, on what."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -118,6 +126,11 @@ def run_evaluate(words: argparse.Namespace, argv: Sequence[str]) -> None:
     if not (words.tasks or words.sets or words.data):
         if words.run.startswith("open_clip:"):
             raise ConfigError(f"{words.run} has no sets of its own; say which: --data DIR, with --tasks and --sets")
+        idle = [f"--{name.replace('_', '-')}" for name, usual in FOR_SETS.items() if getattr(words, name) != usual]
+        if idle:
+            raise ConfigError(
+                f"{', '.join(idle)}: for evaluation sets alone; say which, with --data DIR, or leave it out"
+            )
         from toolkit.evaluate.run import evaluate_run
 
         evaluate_run(Path(words.run), words.checkpoint, words.overrides, as_json=words.json)

@@ -64,6 +64,11 @@ def launch(main: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = No
         if rank == 0 and (kind != "DataError" or not launches.stepping):  # a server may be back in a while
             launches.forbid_repeat()
         leave(IN_TRAINING.get(kind, 2) if launches.stepping else 2)
+    except KeyboardInterrupt:
+        if stoppable:
+            raise
+        print("stopped by Ctrl-C", file=sys.stderr, flush=True)
+        leave(130)
     except RuntimeError as error:
         if not any(sign in str(error) for sign in LOST_PEER):
             raise

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -112,35 +112,44 @@ def of_run(
     what = f"{folder}, {'imported weights' if chosen == folder else f'checkpoint {chosen.name}'}"
     images = Teacher(student, dtype_of(precision), device)
     found: dict[str, Judged] = {}
-    if read_card(chosen)["text_tower"]:
-        found["student"] = judged_alone("student", what, images, precision, bounded=True)
+    card = read_card(chosen)
+    if card["text_tower"]:
+        found["student"] = judged_alone("student", what, images, precision, bounded=True, kwargs=card["kwargs"])
     elif teacher is None:
         raise ConfigError(
             f"student {student.name} has no text tower and there is no teacher to borrow one from; set teacher.name"
         )
     else:
         found["student"] = replace(
-            judged_alone("student", what, images, precision),
+            judged_alone("student", what, images, precision, kwargs=card["kwargs"]),
             what=f"{what}, with its teacher's text tower",
             encoder=Borrowing(images, teacher),
-            text_sha256=weights_of(teacher, precision),
+            text_sha256=weights_of(teacher, precision, run.teacher.kwargs),
             text_params=0,
             logit_scale=scale_of(teacher.logit_scale, SCALE),
         )
     if teacher is not None:
         given = " / ".join(part for part in (run.teacher.name, run.teacher.pretrained) if part)
-        found["teacher"] = judged_alone("teacher", given, teacher, precision)
+        found["teacher"] = judged_alone("teacher", given, teacher, precision, kwargs=run.teacher.kwargs)
     return found
 
 
-def judged_alone(name: str, what: str, model: Teacher, precision: str, *, bounded: bool = False) -> Judged:
+def judged_alone(
+    name: str,
+    what: str,
+    model: Teacher,
+    precision: str,
+    *,
+    bounded: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Judged:
     """A model with towers of its own; `bounded`: its scale is at most 100, as in training."""
     scale = scale_of(model.logit_scale, SCALE)
     return Judged(
         name=name,
         what=what,
         encoder=model,
-        sha256=weights_of(model, precision),
+        sha256=weights_of(model, precision, kwargs),
         embed_dim=model.embed_dim,
         image_params=model.image_params,
         text_params=model.text_params,
@@ -150,11 +159,12 @@ def judged_alone(name: str, what: str, model: Teacher, precision: str, *, bounde
     )
 
 
-def weights_of(model: Teacher, precision: str) -> str:
-    """sha256 of all weights and of what they do not show."""
+def weights_of(model: Teacher, precision: str, kwargs: Mapping[str, Any] | None = None) -> str:
+    """sha256 of all weights and of what they do not show, as far as it is written down: a user's own code is not."""
     how: dict[str, Any] = {
         "numerics": numerics(model.module), "preprocess": asdict(model.preprocess), "precision": precision,
         "tokenizer": tokenizer_identity(model), "context_length": model.context_length, "name": model.name,
+        "kwargs": dict(kwargs or {}),
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
     digest.update(state_hash(sorted(model.module.state_dict().items())).encode())

@@ -86,6 +86,8 @@ def test_words_that_do_not_go_together(tmp_path: Path) -> None:
         dispatch(["evaluate", "runs/x", "--list"])
     with pytest.raises(DataError, match="--data nowhere is not a folder"):
         dispatch(["evaluate", "runs/x", "--data", "nowhere"])
+    with pytest.raises(ConfigError, match="--two-lr, --shots: for evaluation sets alone"):
+        dispatch(["evaluate", "runs/x", "--two-lr", "--shots", "3"])
     with pytest.raises(ConfigError, match=r"open_clip:x/y has no sets of its own; say which: --data DIR"):
         dispatch(["evaluate", "open_clip:x/y"])
     with pytest.raises(SystemExit):

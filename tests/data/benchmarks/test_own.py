@@ -108,6 +108,13 @@ def test_wrong_cards(card: Any, words: str, tmp_path: Path) -> None:
     assert str(tmp_path / "pets/classes.json") in str(error.value)
 
 
+def test_one_class_is_no_set(tmp_path: Path) -> None:
+    """Every answer would be right."""
+    write_folder(tmp_path / "pets/test", ["dog"])
+    with pytest.raises(DataError, match=r"pictures of one class alone \('dog'\)"):
+        own_set(tmp_path / "pets")
+
+
 def test_shards_without_names(tmp_path: Path) -> None:
     """A number says nothing."""
     write_shard(tmp_path / "pets/0.tar", [0])

@@ -107,3 +107,14 @@ def test_parameters_count_once() -> None:
         found = counts(judged, trained, classes)
         assert (found["num_params"], found["num_trainable_params"]) == (wanted, trained)
         assert found["num_params"] >= found["num_backbone_params"] == (1000 if classes else 1500)
+
+
+def test_no_mean_over_different_searches() -> None:
+    """Five learning rates on one set and six on the others are no score."""
+    names = [name for name, entry in entries().items() if entry.group == "robustness"]
+    sets, comparisons = rows(names)
+    for name in names:
+        sets[name]["tasks"]["zero_shot"]["settings"] = {"learning_rates": [0.1]}
+    assert group_means(sets, comparisons)
+    sets[names[2]]["tasks"]["zero_shot"]["settings"] = {"learning_rates": [0.1, 1.0]}
+    assert group_means(sets, comparisons) == {}

@@ -165,3 +165,32 @@ def test_nearest_sentences(image_run: MakeRun, data: Path) -> None:
     (data.parent / "words.txt").write_text("one\n")
     with pytest.raises(DataError, match="holds 1 sentences"):
         evaluate(asked)
+
+
+def test_results_of_other_weights_are_set_aside(image_run: MakeRun, data: Path) -> None:
+    """Neither they nor a torn file are written over."""
+    run = image_run()
+    asked = request(run, data, sets=("few",), out=data.parent / "out")
+    first = evaluate(asked)
+    evaluate(replace(asked, precision="bf16"))
+    kept = data.parent / f"out/results.{first['models']['student']['sha256'][:12]}.json"
+    assert json.loads(kept.read_text()) == first
+    (data.parent / "out/results.json").write_text('{"format"')
+    evaluate(asked)
+    assert (data.parent / "out/results.unreadable.json").read_text() == '{"format"'
+
+
+def test_other_training_pictures_or_settings(image_run: MakeRun, data: Path) -> None:
+    """What was trained on pictures that are gone does not stay; what was searched otherwise says how."""
+    asked = request(image_run(), data, sets=("colours",), tasks=("zero_shot", "linear_probe"))
+    tasks = evaluate(asked)["sets"]["colours"]["tasks"]
+    assert tasks["linear_probe"]["settings"]["learning_rates"] == [1e-2] and "settings" not in tasks["zero_shot"]
+    (data / "colours/train/red/0.png").unlink()
+    later = evaluate(replace(asked, tasks=("k_shot",)))["sets"]["colours"]["tasks"]
+    assert list(later) == ["zero_shot", "2_shot"]
+
+
+def test_a_typo_in_pictures(image_run: MakeRun, data: Path) -> None:
+    """A set that is not judged."""
+    with pytest.raises(ConfigError, match="--pictures colors: no such set is judged; did you mean colours"):
+        evaluate(request(image_run(), data, sets=("colours",), pictures=("colors",)))

@@ -79,6 +79,8 @@ def own_set(folder: Path) -> OwnSet | None:
     if not splits:
         return None
     called = sorted({one for place in splits.values() for one in folders.class_folders(place)})
+    if len(called) < 2:
+        raise DataError(f"{folder}: pictures of one class alone ({called[0]!r}); a set needs two classes or more")
     return OwnSet(folder, "folders", splits, _named(called, card.get("classnames"), folder / CARD), *_rest(card))
 
 

@@ -18,7 +18,7 @@ from toolkit.evaluate.judged import Judged
 from toolkit.evaluate.named import OPEN_CLIP, models_named
 from toolkit.evaluate.suite import captions, means, predictions, shown, table
 from toolkit.evaluate.suite.cache import Cache, default_folder
-from toolkit.evaluate.suite.earlier import earlier_results, joined
+from toolkit.evaluate.suite.earlier import earlier_results, joined, set_aside
 from toolkit.evaluate.suite.embedded import Embedder
 from toolkit.evaluate.suite.nearest import nearest_sentences, read_sentences
 from toolkit.evaluate.suite.request import ALL, Request, check
@@ -26,6 +26,7 @@ from toolkit.evaluate.suite.routes import routed
 from toolkit.evaluate.suite.set_results import SetJudge, SetResults, check_splits
 from toolkit.evaluate.suite.sets import JudgedSet, chosen_sets
 from toolkit.facts import PACKAGES, git_state, version_of
+from toolkit.registry import did_you_mean
 
 FORMAT = 1
 NAME = "results.json"
@@ -43,6 +44,11 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
     sets, missing = chosen_sets(routes.labelled, request.data) if routes.labelled else ({}, {})
     why_not, cannot = check_splits(request, sets)
     predictions.check_counts(request, sets)
+    strange = [name for name in request.pictures if name not in (ALL, "none", *sets)]
+    if strange:
+        raise ConfigError(
+            f"--pictures {strange[0]}: no such set is judged{did_you_mean(strange[0], list(sets))}; give all, none, or names"
+        )
     sentences = read_sentences(request.sentences) if request.sentences else []
     cache = Cache(request.cache or default_folder())
     if request.out is not None:
@@ -58,6 +64,8 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
         "sets": {}, "means": {}, "missing": {**missing, **routes.missing, **why_not}
     }  # fmt: skip
     results |= earlier_results(path, results, request.shows)
+    if distributed.is_main() and (aside := set_aside(path, results)):
+        print(f"{path} was of other weights or torn; it is {aside.name} now", flush=True)
     if ALL not in request.pictures:  # of which set they were is not written down
         results.pop("nearest_sentences", None)
     for who, cost in results.pop("costs", {}).items():
@@ -90,7 +98,7 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
             add_costs(results, models)
         results["seconds"] = time.perf_counter() - begin
         write(path, results)
-        print(table.of_end(results, path), flush=True)
+        print(table.of_end(results, path, len(sets) + len(routes.retrieval) + len(routes.compositionality)), flush=True)
         if as_json:
             print(json.dumps(results), flush=True)
     return results

@@ -43,6 +43,21 @@ def earlier_results(
     return {**kept, "costs": costs} | ({"nearest_sentences": nearest} if nearest else {})
 
 
+def set_aside(path: Path, now: Mapping[str, Any]) -> Path | None:
+    """A file of other weights, or a torn one, gets another name instead of being written over; which, None where nothing was done."""
+    if not path.is_file():
+        return None
+    try:
+        before = json.loads(path.read_text())
+        sha256 = str(before["models"][before["model"]]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        sha256 = "unreadable"
+    if sha256 == now["models"][now["model"]]["sha256"]:
+        return None
+    aside = path.with_name(f"{path.stem}.{sha256[:12]}{path.suffix}")
+    return path.replace(aside)
+
+
 def is_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """A student without a text tower is another one with another teacher's sentences."""
     return all(before.get(key, "") == now.get(key, "") for key in ("sha256", "text_sha256"))
@@ -79,10 +94,17 @@ def with_rows(found: Mapping[str, Any], same: set[str]) -> dict[str, Any]:
 
 
 def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """One set judged twice: tasks of now win; where copy, prompts or metric have changed, nothing of before is kept."""
+    """One set judged twice: tasks of now win; where copy, prompts or metric have changed, nothing of before is kept.
+
+    Where other training pictures lie there now, nothing is kept that was trained.
+    """
     if not before or any(before.get(key) != now[key] for key in SAME):
         return dict(now)
-    return {**now, "tasks": {**before["tasks"], **now["tasks"]}}
+    trained_on = {task["train"] for task in now["tasks"].values() if "train" in task}
+    kept = {
+        name: one for name, one in before["tasks"].items() if not trained_on or one.get("train") in {None, *trained_on}
+    }
+    return {**now, "tasks": {**kept, **now["tasks"]}}
 
 
 def nonempty(sets: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

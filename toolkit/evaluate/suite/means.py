@@ -30,6 +30,11 @@ def group_means(
         for task in sorted(tasks):
             if not all(name in sets and task in sets[name]["tasks"] for name in members):
                 continue
+            if any(
+                sets[name]["tasks"][task].get("settings") != sets[members[0]]["tasks"][task].get("settings")
+                for name in members
+            ):
+                continue  # searched or drawn in different ways: the number would be of neither
             rows = {name: sets[name]["tasks"][task]["rows"] for name in members}
             whose = [who for who in rows[members[0]] if all(who in row for row in rows.values())]
             drawn = [comparisons.get(name, {}).get(task, {}) for name in members]
@@ -44,6 +49,7 @@ def group_means(
                 differences = was["differences"] | differences
             found.setdefault(task, {})[group] = {
                 "sets": len(members),
+                "not_as_protocol": [name for name in members if sets[name].get("problems")],
                 "level": LEVEL,
                 "rows": computed,
                 "differences": differences,

@@ -153,6 +153,15 @@ class SetJudge:
             final_epochs=self.request.final_epochs,
         )
 
+    def settings(self, task: str, one: JudgedSet) -> dict[str, Any]:
+        """What a mean over sets must have in common."""
+        options = self.options(task, one)
+        return {
+            "learning_rates": list(options.settings(0).learning_rates), "trial_epochs": options.trial_epochs,
+            "final_epochs": options.final_epochs, "seeds": list(options.seeds), "two_lr": self.request.two_lr,
+            "trained_projection": self.request.trained_projection,
+        }  # fmt: skip
+
     def key(self, task: str, who: str, one: JudgedSet, options: ProbeOptions, copies: str) -> dict[str, Any]:
         """What decides a probe's outcome; heads start at the prompts."""
         judged = self.models[who]
@@ -184,6 +193,8 @@ class SetJudge:
             }
             differences = {who: as_json(one_) for who, one_ in comparisons[task].items()}
             tasks[task] = {"label": label_of(task, one, rows), "rows": rows, "differences": differences}
+            if task != "zero_shot" and train is not None:
+                tasks[task] |= {"settings": self.settings(task, one), "train": fingerprint(train)[:16]}
         json = {
             "title": one.title, "group": one.group, "metric": one.metric.name, "samples": len(test),
             "classes": len(one.classnames), "classnames": one.classnames, "templates": one.templates, "layout": one.layout,

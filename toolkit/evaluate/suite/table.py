@@ -45,12 +45,13 @@ def of_difference(gap: Mapping[str, float]) -> str:
     return f"{gap['value']:+6.2f} [{gap['low']:+.2f}, {gap['high']:+.2f}]  p = {gap['p_value']:.3f}"
 
 
-def of_end(results: Mapping[str, Any], path: Path) -> str:
+def of_end(results: Mapping[str, Any], path: Path, sets: int) -> str:
     """Means, what could not be judged, and where the results are."""
     lines = []
     for task, groups in results["means"].items():
         for group, found in groups.items():
-            lines.append(f"{group}, mean over its {found['sets']} sets, {task}")
+            wrong = f", NOT AS THE PROTOCOL: {', '.join(found['not_as_protocol'])}" if found["not_as_protocol"] else ""
+            lines.append(f"{group}, mean over its {found['sets']} sets, {task}{wrong}")
             lines += [f"    {who:<24} {of_row(row)}" for who, row in found["rows"].items()]
             lines += [
                 f"    {results['model']} - {who:<12} {of_difference(gap)}" for who, gap in found["differences"].items()
@@ -61,5 +62,5 @@ def of_end(results: Mapping[str, Any], path: Path) -> str:
             f"not judged, {len(results['missing'])} sets or tasks: {names} "
             f"(`dime evaluate --list --data {results['data']}` says how to get sets; the reasons stand in the file)"
         )
-    lines.append(f"{len(results['sets'])} sets in {results['seconds']:.0f} s; intervals are 95 % bootstrap; {path}")
+    lines.append(f"{sets} sets in {results['seconds']:.0f} s; intervals are 95 % bootstrap; {path}")
     return "\n".join(lines)
