@@ -57,6 +57,8 @@ def test_checkpoints_that_are_not_there(two_checkpoints: Path, own_text_run: Mak
         export_run(own_text_run(), "open_clip", tmp_path / "out", which="best")
     with pytest.raises(CheckpointError, match="is not complete"):
         export_run(two_checkpoints, "open_clip", tmp_path / "out", which=str(tmp_path))
+    with pytest.raises(CheckpointError, match="--checkpoint bst is no folder; did you mean best"):
+        export_run(two_checkpoints, "open_clip", tmp_path / "out", which="bst")
     torn = two_checkpoints / "checkpoints" / "step_00000005"
     with open(torn / "student.safetensors", "ab") as file:
         file.write(b"x")

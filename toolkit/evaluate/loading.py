@@ -16,6 +16,7 @@ from toolkit.losses import LossSum
 from toolkit.models import Model, Teacher, build_teacher
 from toolkit.models.build import from_folder, read_card
 from toolkit.models.numerics import is_imported
+from toolkit.registry import did_you_mean
 
 SCALE = 100.0
 """Of the similarities of a model that has no scale of its own, as in ELEVATER."""
@@ -91,6 +92,9 @@ def pick_checkpoint(folder: Path, which: str) -> Path:
     if which == "newest" and is_imported(folder):
         return folder
     if which not in ("newest", "best"):
+        if not Path(which).is_dir():
+            near = did_you_mean(which, ["newest", "best"])
+            raise CheckpointError(f"--checkpoint {which} is no folder{near}; give newest, best, or a checkpoint folder")
         chosen: Path | None = Path(which)
         why = checkpoint.complaint(Path(which))
         if why:
