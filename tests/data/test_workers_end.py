@@ -16,7 +16,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", ["os._exit(2)", "os.kill(os.getpid(), signal.SIGKILL)"])
+@pytest.mark.parametrize(
+    "how", ["os._exit(2)", pytest.param("os.kill(os.getpid(), signal.SIGKILL)", marks=pytest.mark.slow)]
+)
 def test_a_process_that_ends_at_once_leaves_no_worker_that_holds_its_output(tmp_path, how: str) -> None:
     script = tmp_path / "reads.py"
     script.write_text(SCRIPT.replace("HOW", how))

@@ -13,7 +13,9 @@ GATHER_MUTANTS = ("no_gradient", "average")
 """Wrong gathers; with one rank there is nothing to gather."""
 
 
-@pytest.fixture(scope="module", params=[1, 2, 4], ids=lambda ranks: f"{ranks}_ranks")
+@pytest.fixture(
+    scope="module", params=[1, 2, pytest.param(4, marks=pytest.mark.slow)], ids=lambda ranks: f"{ranks}_ranks"
+)
 def differences(request, tmp_path_factory):
     """Largest difference of any weight after three steps of SGD, by set-up."""
     found = {"ranks": request.param}

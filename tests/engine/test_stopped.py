@@ -68,7 +68,10 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("number", "told", "again"), [(signal.SIGUSR1, (1,), True), (signal.SIGTERM, (0, 1), False)])
+@pytest.mark.parametrize(
+    ("number", "told", "again"),
+    [(signal.SIGUSR1, (1,), True), pytest.param(signal.SIGTERM, (0, 1), False, marks=pytest.mark.slow)],
+)
 def test_asked_to_stop(
     world: World, tmp_path: Path, number: signal.Signals, told: tuple[int, ...], again: bool
 ) -> None:

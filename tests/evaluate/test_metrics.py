@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from toolkit.errors import ConfigError, DataError
 from toolkit.evaluate.metrics import METRICS, Undefined, metric_named
@@ -102,10 +103,11 @@ def roc_by_pairs(scored: np.ndarray, labels: np.ndarray) -> float:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_roc_auc(seed: int, torchmetrics) -> None:
-    """Pair counting and torchmetrics."""
+    """Pair counting, scikit-learn and torchmetrics."""
     scores, labels = one_class_case(seed, classes=2)
     found = METRICS["roc_auc"](scores, labels) / 100
     assert found == pytest.approx(roc_by_pairs(scores[:, 1], labels), abs=CLOSE)
+    assert found == pytest.approx(roc_auc_score(labels, scores[:, 1]), abs=CLOSE)
     theirs = torchmetrics.binary_auroc(torch.tensor(scores[:, 1]) / 2, torch.tensor(labels))
     assert found == pytest.approx(float(theirs), abs=CLOSE)
 

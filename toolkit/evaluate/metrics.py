@@ -130,14 +130,22 @@ def _levels_of(scored: np.ndarray, true: np.ndarray) -> Callable[[np.ndarray], f
 
 
 def _roc_auc(scores: np.ndarray, labels: np.ndarray) -> Statistic:
-    """Area under the ROC curve of column 1; ties count half. Give probabilities: column 1 of logits ranks otherwise."""
-    from sklearn.metrics import roc_auc_score
+    """Area under the ROC curve of column 1; ties count half. Give probabilities: column 1 of logits ranks otherwise.
+
+    Ranked once, as an interval asks for a thousand draws: the share of pairs of a picture of each class in which that of class
+    1 scores higher.
+    """
+    levels, place = np.unique(scores[:, 1], return_inverse=True)
 
     def value(counts: np.ndarray | None) -> float:
-        kept = labels if counts is None else labels[counts > 0]
-        if len(kept) == 0 or kept.min() == kept.max():
-            raise Undefined(f"roc_auc needs pictures of both classes; all {len(kept)} are of one")
-        return 100.0 * float(roc_auc_score(labels == 1, scores[:, 1], sample_weight=counts))
+        weights = np.ones(len(labels)) if counts is None else counts
+        ones = np.bincount(place, weights * (labels == 1), len(levels))
+        zeros = np.bincount(place, weights * (labels != 1), len(levels))
+        pairs = ones.sum() * zeros.sum()
+        if pairs == 0:
+            raise Undefined(f"roc_auc needs pictures of both classes; all {int(weights.sum())} are of one")
+        below = np.cumsum(zeros) - zeros
+        return 100.0 * float((ones * (below + zeros / 2)).sum() / pairs)
 
     return value
 

@@ -13,6 +13,7 @@ from export.conftest import save_model
 from PIL import Image
 
 from toolkit.errors import ConfigError, DataError
+from toolkit.evaluate.suite import command
 from toolkit.evaluate.suite.command import evaluate
 from toolkit.evaluate.suite.request import Request
 from toolkit.models.build import build_model
@@ -94,10 +95,13 @@ def test_results_add_up(image_run: MakeRun, data: Path) -> None:
     assert list(other) == ["few"]
 
 
-def test_a_second_command_loses_nothing_of_the_first(image_run: MakeRun, data: Path) -> None:
+def test_a_second_command_loses_nothing_of_the_first(
+    image_run: MakeRun, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Costs and sentences stay where the second asks for neither; pictures go where it forbids them."""
     (data.parent / "words.txt").write_text("a red one\na green one\na blue one\n")
     asked = request(image_run(), data, sets=("colours",))
+    monkeypatch.setattr(command, "costs_of", lambda models, report: {who: {"image_bytes": 1} for who in models})
     first = evaluate(replace(asked, cost=True, sentences=data.parent / "words.txt"))
     for _ in range(2):
         second = evaluate(replace(asked, sets=("few",)))

@@ -73,7 +73,8 @@ class Split:
     def unfit(self, row: int, reason: BadSample) -> DataError:
         """What to raise for a picture that cannot be used."""
         return DataError(
-            f"{self.name} {self.split}: {self.pictures.key(row)} in {self.where} cannot be judged: {reason}; mend the picture, or take it away"
+            f"{self.name} {self.split}: {self.pictures.key(row)} in {self.where} cannot be judged: {reason}; mend the picture, "
+            "or take it away"
         )
 
 
