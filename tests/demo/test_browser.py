@@ -40,9 +40,11 @@ def address(tmp_path: Path) -> Iterator[str]:
     save_run(tmp_path / "tiny", STUDENT, f"teacher.name={TEACHER}")
     command = [sys.executable, "-m", "toolkit.cli", "demo", "tiny", "--port", "0"]
     env = environment(PYTHONPATH=str(ROOT))
+    heard = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so would the demo
     process = subprocess.Popen(
         command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+    signal.signal(signal.SIGINT, heard)
     assert process.stdout is not None
     try:
         said = [process.stdout.readline() for _ in range(3)]
