@@ -60,17 +60,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=None, help="folder of results.json (default MODEL/benchmarks)")
     add("--cache", type=Path, default=None, help="folder of what has been computed (default ~/.cache/dime/evaluate)")
     add("--predictions", type=Path, default=None, metavar="DIR", help="write ELEVATER's submission files there")
-    add("--shots", default="5", help="pictures per class of the k-shot tasks (default 5)")
-    add("--seeds", default="0,1,2", help="draws of the k-shot tasks (default 0,1,2)")
-    add("--learning-rates", default="", help="that the searches try (default 1e-6,1e-5,...,1e-1)")
-    add("--trial-epochs", type=int, default=10, help="of each setting of a search (default 10)")
-    add("--final-epochs", type=int, default=50, help="with the setting found (default 50)")
-    add("--two-lr", action="store_true", help="fine-tuning: a tenth of the learning rate for the image tower")
-    add(
-        "--trained-projection",
-        action="store_true",
-        help="linear probes train the image projection too, as DIME-FM's own did",
-    )
+    add_training(parser)
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the models (default fp32)")
     add("--batch-size", type=int, default=64, help="pictures per forward (default 64)")
     add("--workers", type=int, default=2, help="data processes of each process (default 2)")
@@ -96,6 +86,22 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="key=value, for example evaluation.sets.mine.shards=... or teacher.name=...",
     )
     # a default: else argparse wants them where the run is left out
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Of the tasks that train something."""
+    add = parser.add_argument
+    add("--shots", default="5", help="pictures per class of the k-shot tasks (default 5)")
+    add("--seeds", default="0,1,2", help="draws of the k-shot tasks (default 0,1,2)")
+    add("--learning-rates", default="", help="that the searches try (default 1e-6,1e-5,...,1e-1)")
+    add("--trial-epochs", type=int, default=10, help="of each setting of a search (default 10)")
+    add("--final-epochs", type=int, default=50, help="with the setting found (default 50)")
+    add("--two-lr", action="store_true", help="fine-tuning: a tenth of the learning rate for the image tower")
+    add(
+        "--trained-projection",
+        action="store_true",
+        help="linear probes train the image projection too, as DIME-FM's own did",
+    )
 
 
 def instead_of(positional: argparse.Action) -> type[argparse.Action]:

@@ -55,6 +55,10 @@ class Files:
         """How many."""
         return len(self.places)
 
+    def files(self) -> list[Path]:
+        """Pictures, or the archives they are in."""
+        return sorted({self.root / file for file, _ in self.places})
+
     def key(self, row: int) -> str:
         """Its path, as an index writes it."""
         file, member = self.places[row]

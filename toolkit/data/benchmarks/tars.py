@@ -27,6 +27,10 @@ class ShardPictures:
         """How many."""
         return len(self.places)
 
+    def files(self) -> list[Path]:
+        """The shards."""
+        return [Path(str(shard.path)) for shard in self.shards]
+
     def key(self, row: int) -> str:
         """Shard and key."""
         shard, inside, _ = self.places[row]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from toolkit.data.benchmarks.split import MAX_PIXELS, Pictures
+from toolkit.data.benchmarks.split import MAX_PIXELS, OnDisk, Pictures
 from toolkit.data.decode import eight_bits, open_image
 from toolkit.data.pairs.known import KNOWN, Known, index_places, known_of
 from toolkit.data.pairs.paired import caption_of, counted, find_pictures, picture_of, read_index
@@ -72,6 +72,11 @@ class Cropped:
     def __len__(self) -> int:
         """How many."""
         return len(self.boxes)
+
+    def files(self) -> list[Path]:
+        """Those of the whole pictures."""
+        assert isinstance(self.whole, OnDisk)  # they come by an index
+        return self.whole.files()
 
     def key(self, row: int) -> str:
         """The picture's, and the box."""

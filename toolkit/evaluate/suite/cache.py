@@ -11,9 +11,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from toolkit import distributed
-from toolkit.data.benchmarks.archives import Files
-from toolkit.data.benchmarks.split import Split
-from toolkit.data.benchmarks.tars import ShardPictures
 
 VERSION = 1
 """Counted up when the same key would give other numbers."""
@@ -61,33 +58,3 @@ class Cache:
 def default_folder() -> Path:
     """$XDG_CACHE_HOME/dime/evaluate, by default below ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dime" / "evaluate"
-
-
-def fingerprint(split: Split) -> str:
-    """sha256 of a copy: its labels, its pictures' keys, and size and time of every file they lie in.
-
-    The pictures themselves are not read. A copy that was moved with its times is the same.
-    """
-    digest = hashlib.sha256(split.labels.tobytes())
-    for row in range(len(split)):
-        digest.update(
-            f"{split.pictures.key(row)}\n".encode(errors="surrogateescape")
-        )  # names of files may be any bytes
-    for path in files_of(split):
-        stat = path.stat()
-        digest.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def files_of(split: Split) -> list[Path]:
-    """Those that hold the pictures, sorted; every file of the copy where its layout does not tell."""
-    pictures: Any = split.pictures
-    while hasattr(pictures, "whole"):  # crops of others
-        pictures = pictures.whole
-    if isinstance(pictures, Files):
-        return sorted({pictures.root / file for file, _ in pictures.places})
-    if isinstance(pictures, ShardPictures):
-        return [Path(str(shard.path)) for shard in pictures.shards]
-    if split.where.is_file():
-        return [split.where]
-    return sorted(Path(folder) / name for folder, _, names in os.walk(split.where) for name in names)

@@ -18,9 +18,9 @@ from toolkit.evaluate.suite.request import Request
 def retrieval(name: str, request: Request, models: Mapping[str, Judged], embedder: Embedder) -> dict[str, Any]:
     """The set's entry in results.json; a collective."""
     found = open_pairs(name, request.data)
-    rows = {}
+    rows, split = {}, as_split(found, found.pictures)
     for who, judged in models.items():
-        images = embedder.images(judged, as_split(found, found.pictures), squash=False)
+        images = embedder.images(judged, split, squash=False)
         rows[who] = retrieval_row(found, partial(embedder.texts, judged, what=name), images)
     return retrieval_result(found, rows)
 
@@ -29,10 +29,9 @@ def compositionality(name: str, request: Request, models: Mapping[str, Judged], 
     """The set's entry in results.json; a collective."""
     found = open_compositions(name, request.data)
     rows = {}
+    split = None if found.pictures is None else as_split(found, found.pictures)
     for who, judged in models.items():
-        images = None
-        if found.pictures is not None:
-            images = embedder.images(judged, as_split(found, found.pictures), squash=False)
+        images = None if split is None else embedder.images(judged, split, squash=False)
         rows[who] = compositionality_row(found, partial(embedder.texts, judged, what=name), images)
     return compositionality_result(found, rows)
 

@@ -44,11 +44,7 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
     sets, missing = chosen_sets(routes.labelled, request.data) if routes.labelled else ({}, {})
     why_not, cannot = check_splits(request, sets)
     predictions.check_counts(request, sets)
-    strange = [name for name in request.pictures if name not in (ALL, "none", *sets)]
-    if strange:
-        raise ConfigError(
-            f"--pictures {strange[0]}: no such set is judged{did_you_mean(strange[0], list(sets))}; give all, none, or names"
-        )
+    check_pictures(request, sets)
     sentences = read_sentences(request.sentences) if request.sentences else []
     cache = Cache(request.cache or default_folder())
     if request.out is not None:
@@ -60,16 +56,7 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
         writable(place(request), f"{place(request)}, where the results go without --out,")
     embedder = Embedder(cache, request.batch_size, request.workers)
     path = place(request) / NAME
-    results = header(request, models, command) | {
-        "sets": {}, "means": {}, "missing": {**missing, **routes.missing, **why_not}
-    }  # fmt: skip
-    results |= earlier_results(path, results, request.shows)
-    if distributed.is_main() and (aside := set_aside(path, results)):
-        print(f"{path} was of other weights or torn; it is {aside.name} now", flush=True)
-    if ALL not in request.pictures:  # of which set they were is not written down
-        results.pop("nearest_sentences", None)
-    for who, cost in results.pop("costs", {}).items():
-        results["models"][who]["cost"] = cost
+    results = begun(path, request, models, command) | {"missing": {**missing, **routes.missing, **why_not}}
     judge = SetJudge(request, models, embedder, cache, cannot)
     comparisons: dict[str, dict[str, dict[str, Comparison]]] = {}
     for name, one in sets.items():
@@ -101,6 +88,27 @@ def evaluate(request: Request, *, command: str = "", as_json: bool = False) -> d
         print(table.of_end(results, path, len(sets) + len(routes.retrieval) + len(routes.compositionality)), flush=True)
         if as_json:
             print(json.dumps(results), flush=True)
+    return results
+
+
+def check_pictures(request: Request, sets: Mapping[str, JudgedSet]) -> None:
+    """Raise ConfigError where `--pictures` names a set that is not judged."""
+    for name in request.pictures:
+        if name not in (ALL, "none", *sets):
+            near = did_you_mean(name, list(sets))
+            raise ConfigError(f"--pictures {name}: no such set is judged{near}; give all, none, or names")
+
+
+def begun(path: Path, request: Request, models: Mapping[str, Judged], command: str) -> dict[str, Any]:
+    """The results before the first set: what an earlier command at `path` found for the same models."""
+    results = header(request, models, command) | {"sets": {}, "means": {}}
+    results |= earlier_results(path, results, request.shows)
+    if distributed.is_main() and (aside := set_aside(path, results)):
+        print(f"{path} was of other weights or torn; it is {aside.name} now", flush=True)
+    if ALL not in request.pictures:  # of which set they were is not written down
+        results.pop("nearest_sentences", None)
+    for who, cost in results.pop("costs", {}).items():
+        results["models"][who]["cost"] = cost
     return results
 
 

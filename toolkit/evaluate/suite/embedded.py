@@ -15,7 +15,7 @@ from toolkit.embeddings import unit
 from toolkit.evaluate.judged import Judged
 from toolkit.evaluate.models import Encoder
 from toolkit.evaluate.sets import rank_loader
-from toolkit.evaluate.suite.cache import Cache, fingerprint
+from toolkit.evaluate.suite.cache import Cache
 from toolkit.evaluate.suite.progress import Progress
 from toolkit.evaluate.zero_shot import encode_texts
 
@@ -37,7 +37,7 @@ class Embedder:
         `earlier` encodes pictures in the place of `encode_image`: features before the projection, not unit norm.
         """
         key = {
-            "model": judged.sha256, "copy": fingerprint(split), "squash": squash, "view": plain(judged.encoder),
+            "model": judged.sha256, "copy": split.fingerprint, "squash": squash, "view": plain(judged.encoder),
             "before_projection": earlier is not None,
         }  # fmt: skip
         found = self.cache.shared("features", key)

@@ -7,7 +7,7 @@ from typing import Any
 from toolkit.errors import DataError
 from toolkit.evaluate.judged import Judged
 from toolkit.evaluate.submission import expected_sets, write_predictions
-from toolkit.evaluate.suite.request import Request
+from toolkit.evaluate.suite.request import Request, shots_of
 from toolkit.evaluate.suite.rows import Outcome
 from toolkit.evaluate.suite.sets import JudgedSet
 
@@ -39,7 +39,7 @@ def write_all(
         if task.endswith(CLEAN) or judged.name not in found:
             continue
         outcome = found[judged.name]
-        shots = 0 if task == "zero_shot" else int(task.split("_")[0]) if "_shot" in task else -1
+        shots = 0 if task == "zero_shot" else shots_of(task) or -1  # -1: all
         drawn = seeds if shots > 0 else (0,)
         for seed, run in zip(drawn, outcome.runs, strict=True):
             written.append(

@@ -109,6 +109,11 @@ def check(request: Request) -> Request:
     return request
 
 
+def shots_of(task: str) -> int:
+    """Pictures per class of `5_shot` and `5_shot_fine_tune`; 0: all."""
+    return int(task.split("_")[0]) if "_shot" in task and task != "zero_shot" else 0
+
+
 def listed(text: str, kind: type, option: str) -> tuple[Any, ...]:
     """`5,20` -> (5, 20); raises ConfigError."""
     try:

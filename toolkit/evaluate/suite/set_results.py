@@ -15,10 +15,10 @@ from toolkit.evaluate.confidence import Comparison
 from toolkit.evaluate.judged import Judged
 from toolkit.evaluate.probe import Labelled, few_shot_rows
 from toolkit.evaluate.projection import before_projection
-from toolkit.evaluate.suite.cache import Cache, fingerprint
+from toolkit.evaluate.suite.cache import Cache
 from toolkit.evaluate.suite.embedded import Embedder
 from toolkit.evaluate.suite.progress import Progress
-from toolkit.evaluate.suite.request import Request
+from toolkit.evaluate.suite.request import Request, shots_of
 from toolkit.evaluate.suite.rows import Outcome, as_json, difference, row_of
 from toolkit.evaluate.suite.sets import WORDS, JudgedSet, entry_named
 from toolkit.evaluate.suite.tasks import Features, ProbeOptions, labelled, probe, zero_shot
@@ -76,7 +76,7 @@ class SetJudge:
                     who: zero_shot(own, teacher if who != "teacher" else None) for who, own in here.items()
                 }
             elif train is not None:
-                copies = fingerprint(test) + fingerprint(train)
+                copies = test.fingerprint + train.fingerprint
                 if "fine_tune" in task:
                     outcomes[task] = self.tunes(task, one, features, (train, test), copies)
                 else:
@@ -194,12 +194,12 @@ class SetJudge:
             differences = {who: as_json(one_) for who, one_ in comparisons[task].items()}
             tasks[task] = {"label": label_of(task, one, rows), "rows": rows, "differences": differences}
             if task != "zero_shot" and train is not None:
-                tasks[task] |= {"settings": self.settings(task, one), "train": fingerprint(train)[:16]}
+                tasks[task] |= {"settings": self.settings(task, one), "train": train.fingerprint[:16]}
         json = {
             "title": one.title, "group": one.group, "metric": one.metric.name, "samples": len(test),
             "classes": len(one.classnames), "classnames": one.classnames, "templates": one.templates, "layout": one.layout,
             "problems": [problem for split in (test, train) if split is not None for problem in one.problems(split)],
-            "copy": fingerprint(test)[:16],
+            "copy": test.fingerprint[:16],
             "tasks": tasks,
         }  # fmt: skip
         return SetResults(json, outcomes, comparisons, features)
@@ -212,7 +212,7 @@ def label_of(task: str, one: JudgedSet, rows: Mapping[str, Mapping[str, Any]]) -
         return f"zero-shot, {count} template{'s' if count > 1 else ''}, softmax over 100 x cosine"
     first = next(iter(rows.values()))
     seeds = f", mean over the draws {', '.join(first['seeds'])}" if "seeds" in first else ""
-    return str(first["protocol"]) + (f", {task.split('_')[0]} pictures per class{seeds}" if seeds else "")
+    return str(first["protocol"]) + (f", {shots_of(task)} pictures per class{seeds}" if seeds else "")
 
 
 def numbered(runs: list[Tensor]) -> dict[str, Tensor]:
@@ -274,8 +274,3 @@ def undoable(request: Request, one: JudgedSet) -> dict[str, list[str]]:
         except DataError as error:
             found.setdefault(str(error).split("; choose")[0], []).append(task)
     return found
-
-
-def shots_of(task: str) -> int:
-    """Pictures per class of `5_shot` and `5_shot_fine_tune`; 0: all."""
-    return int(task.split("_")[0]) if "_shot" in task and task != "zero_shot" else 0

@@ -1,7 +1,7 @@
 """The tasks on one set, each for one model: what it gives, from cached features."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import pstdev
 from typing import Any
@@ -14,6 +14,7 @@ from toolkit.evaluate.agreement import agreement_metrics
 from toolkit.evaluate.metrics import Metric
 from toolkit.evaluate.probe import Labelled, ProbeResult, Settings, few_shot_rows, linear_probe, sample_few_shot_subset
 from toolkit.evaluate.suite.rows import Outcome
+from toolkit.evaluate.tune import TuneResult
 
 SCALE = 100.0
 """Of ELEVATER's softmax over cosines, whatever the model's own."""
@@ -75,6 +76,11 @@ def probe(features: Features, options: ProbeOptions, report: Report) -> Outcome:
     """A linear probe on all training pictures, or on some per class for each seed."""
     begin = time.perf_counter()
     found = {seed: probe_once(features, options, seed, report) for seed in options.seeds}
+    return outcome_of(found, options, begin)
+
+
+def outcome_of(found: Mapping[int, ProbeResult | TuneResult], options: ProbeOptions, begin: float) -> Outcome:
+    """Of the results by seed, begun at `begin`; settings are those of the first seed."""
     first = next(iter(found.values()))
     facts: dict[str, Any] = {
         "learning_rate": first.learning_rate,
@@ -85,26 +91,29 @@ def probe(features: Features, options: ProbeOptions, report: Report) -> Outcome:
         "seconds": time.perf_counter() - begin,
         "protocol": first.label,
     }
+    if isinstance(first, TuneResult):
+        facts["diverged"] = first.diverged
     if options.shots:
-        facts |= {
-            "seeds": {str(seed): one.test for seed, one in found.items()},
-            "std": pstdev([one.test for one in found.values()]),
-        }
+        scores = {str(seed): one.test for seed, one in found.items()}
+        facts |= {"seeds": scores, "std": pstdev(scores.values())}
     return Outcome([one.probabilities.double() for one in found.values()], facts)
+
+
+def drawn(labels: Tensor, options: ProbeOptions, seed: int) -> tuple[list[int] | None, bool, list[int] | None]:
+    """(the training pictures of a few-shot task, None: all; whether validation joins them; those that choose the settings)."""
+    if options.shots:
+        return *few_shot_rows(labels, options.shots, seed), None
+    if options.set_name in SEARCH_AT_MOST:
+        return None, True, sample_few_shot_subset(labels, SEARCH_AT_MOST[options.set_name], seed, allow_fewer=True)
+    return None, True, None
 
 
 def probe_once(features: Features, options: ProbeOptions, seed: int, report: Report) -> ProbeResult:
     """One seed."""
     assert features.train is not None
-    train, merge, search_rows = features.train, True, None
-    if options.shots:
-        rows, merge = few_shot_rows(train.labels, options.shots, seed)
-        train = train.at(rows)
-    elif options.set_name in SEARCH_AT_MOST:
-        most = SEARCH_AT_MOST[options.set_name]
-        search_rows = sample_few_shot_subset(train.labels, most, seed, allow_fewer=True)
+    rows, merge, search_rows = drawn(features.train.labels, options, seed)
     return linear_probe(
-        train,
+        features.train if rows is None else features.train.at(rows),
         features.probed or features.test,
         options.classes,
         options.settings(seed),

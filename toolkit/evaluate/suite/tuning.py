@@ -4,19 +4,16 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from statistics import pstdev
-from typing import Any
 
 from toolkit import distributed
 from toolkit.data.benchmarks.split import Split
 from toolkit.data.convert.progress import in_words
 from toolkit.errors import ConfigError
 from toolkit.evaluate.judged import Judged
-from toolkit.evaluate.probe import few_shot_rows, sample_few_shot_subset
 from toolkit.evaluate.suite.request import Request
 from toolkit.evaluate.suite.rows import Outcome
 from toolkit.evaluate.suite.sets import JudgedSet
-from toolkit.evaluate.suite.tasks import SEARCH_AT_MOST, Features, ProbeOptions
+from toolkit.evaluate.suite.tasks import Features, ProbeOptions, drawn, outcome_of
 from toolkit.evaluate.tune import Progress, TunedImages, TuneResult, TuneSettings, fine_tune, tuned_images
 
 EVERY_SECONDS = 5.0
@@ -39,21 +36,7 @@ def tuned(
     train, test = splits
     pictures = tuned_images(train, test, judged.encoder.preprocess, one.squash, request.workers)
     found = {seed: tune_once(judged, own, pictures, options, request, seed) for seed in options.seeds}
-    first = next(iter(found.values()))
-    facts: dict[str, Any] = {
-        "learning_rate": first.learning_rate,
-        "weight_decay": first.weight_decay,
-        "epoch": first.epoch,
-        "validation": first.validation,
-        "trained_params": first.parameters,
-        "diverged": first.diverged,
-        "seconds": time.perf_counter() - begin,
-        "protocol": first.label,
-    }
-    if options.shots:
-        scores = {str(seed): result.test for seed, result in found.items()}
-        facts |= {"seeds": scores, "std": pstdev(scores.values())}
-    return Outcome([result.probabilities.double() for result in found.values()], facts)
+    return outcome_of(found, options, begin)
 
 
 def tune_once(
@@ -61,11 +44,7 @@ def tune_once(
 ) -> TuneResult:
     """One seed."""
     assert own.train is not None
-    rows, merge, search_rows = None, True, None
-    if options.shots:
-        rows, merge = few_shot_rows(own.train.labels, options.shots, seed)
-    elif options.set_name in SEARCH_AT_MOST:
-        search_rows = sample_few_shot_subset(own.train.labels, SEARCH_AT_MOST[options.set_name], seed, allow_fewer=True)
+    rows, merge, search_rows = drawn(own.train.labels, options, seed)
     plain = options.settings(seed)
     settings = TuneSettings(
         plain.metric,
